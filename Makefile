@@ -1,0 +1,68 @@
+# One command per wish. Everything runs in .venv, which the first of them creates.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TYPES := build/tree
+SEEDS ?= 1000
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint types contracts unit sim chaos bench demo proto clean
+
+help:
+	@echo "make test     lint, types, import contracts and all tests (creates the environment first)"
+	@echo "make demo     three node processes: publish, kill the leader, recover"
+	@echo "make bench    benchmarks beside their baselines"
+	@echo "make sim      the deterministic simulator (SEEDS=1000)"
+	@echo "make chaos    the long campaigns on real processes"
+	@echo "make proto    regenerate the protobuf code"
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "coterie needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Remedy: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a minute, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed
+
+# mypy and import-linter want the packages where their names say; links show them the tree that way.
+$(TYPES): $(VENV)/.installed
+	@rm -rf $(TYPES) && mkdir -p $(TYPES)/coterie
+	@ln -s $(CURDIR)/actors $(CURDIR)/transport $(CURDIR)/proto $(TYPES)/coterie/
+	@for f in $(CURDIR)/coterie/*; do ln -s $$f $(TYPES)/coterie/; done
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	@$(MAKE) --no-print-directory -B $(TYPES) > /dev/null
+	cd $(TYPES) && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p coterie
+	MYPYPATH=$(TYPES) $(BIN)/mypy --config-file pyproject.toml --explicit-package-bases examples
+
+contracts: install
+	@$(MAKE) --no-print-directory -B $(TYPES) > /dev/null
+	cd $(TYPES) && PYTHONPATH=. ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache
+
+unit: install
+	$(BIN)/python -m pytest
+
+test: lint types contracts unit
+
+sim: install
+	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+chaos: install
+	$(BIN)/python -m tests.product.chaos
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+demo: install
+	$(BIN)/python -m examples.demo
+
+proto: install
+	$(BIN)/python -m tools.generate_proto
+
+clean:
+	rm -rf build .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""One room per concern; each room is a pure core and a thin actor around it."""

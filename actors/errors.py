@@ -1,0 +1,78 @@
+"""Every error a user can meet, all under `CoterieError`. Each says what to do: the field, the value, the remedy."""
+
+from __future__ import annotations
+
+import pykka
+
+
+class CoterieError(Exception):
+    """Base of all errors of this library."""
+
+
+class ConfigError(CoterieError, ValueError):
+    """A setting is not usable; the text names the field, the value and what would be valid."""
+
+    def __init__(self, field: str, value: object, remedy: str) -> None:
+        super().__init__(f"{field}={value!r}: {remedy}")
+        self.field, self.value, self.remedy = field, value, remedy
+
+
+class StorageError(CoterieError):
+    """The disk did not keep its word, or the data directory is not this node's. Fatal for the node: it stops serving rather than guess."""
+
+
+class NotLeader(CoterieError):
+    """This node does not lead, and the request was not carried out. `leader_id` and `leader_addr` ("" when unknown) say who does."""
+
+    def __init__(self, leader_id: str = "", leader_addr: str = "") -> None:
+        where = f"the leader is {leader_id} at {leader_addr}" if leader_id else "no leader is known; retry when one is elected"
+        super().__init__(f"not leader: {where}")
+        self.leader_id, self.leader_addr = leader_id, leader_addr
+
+
+class NoQuorum(CoterieError):
+    """No leader with a living quorum was found within the deadline; the request was not carried out."""
+
+
+class Indeterminate(CoterieError):
+    """The outcome is unknown: the request may or may not take effect. A retry is safe only with the same `message_id`."""
+
+
+class DeadlineExceeded(Indeterminate, pykka.Timeout):
+    """No answer within the caller's time-out; the request may still take effect. Also a `pykka.Timeout`."""
+
+
+class Overloaded(CoterieError):
+    """Back-pressure: the request waited its whole deadline for room and was not carried out. The text names what is full and who holds it up."""
+
+
+class PayloadTooLarge(CoterieError, ValueError):
+    """The payload is above the limit; nothing was sent."""
+
+
+class InvalidRequest(CoterieError, ValueError):
+    """The request itself is not valid: the text names the field, the value and what would be valid."""
+
+
+class AlreadyMember(CoterieError):
+    """The id or the address already belongs to a member of the quorum."""
+
+
+class UnknownMember(CoterieError):
+    """No such id in the quorum."""
+
+
+class VersionMismatch(CoterieError):
+    """The other side speaks a version this one does not know."""
+
+
+class Unreachable(CoterieError):
+    """Nobody answered at that address within the deadline."""
+
+
+class HandlerFailed(CoterieError):
+    """The application's handler raised; the text carries its type and message."""
+
+
+class BindFailed(CoterieError):
+    """A listening address could not be had: in use, not of this machine, or not permitted."""

@@ -1,0 +1,122 @@
+"""Handler actors: where the application's code runs.
+
+A user subclasses `HandlerActor`, starts it, and registers its reference. It has a thread and a state of its own, so a slow or crashing handler
+never delays Raft or gossip. Deliveries come in batches of one topic, in order; the handler sees them one by one.
+
+The three methods are the contract of the model; each is optional. `handle_sync` may take a third parameter named `record`, and then gets a `Record`
+beside topic and data: with `record.seq` a handler can skip what it has already handled before a crash.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from typing import Any
+
+import attrs
+
+from coterie.actors.base import Actor
+from coterie.actors.errors import HandlerFailed
+from coterie.actors.messages import Deliver, Delivered, HandleRead, HandleWrite
+
+_thread = threading.local()
+
+
+def inside_handler() -> bool:
+    """Whether the calling thread is inside a handler's call: whoever blocks there also blocks the acknowledgement of what it handles."""
+    return getattr(_thread, "inside", False)
+
+
+@attrs.define(slots=True)
+class Record:
+    """A published record as a handler may ask to see it.
+
+    seq: place in the topic, from 1; index: Raft index of its entry; time: when its batch was packed, seconds since the epoch; attempt: 1, or more when
+    the handler raised on it before; headers: what the publisher gave beside the data.
+    """
+
+    topic: str
+    seq: int
+    index: int
+    time: float
+    attempt: int = 1
+    headers: dict[str, str] | None = None
+
+
+class HandlerActor(Actor):
+    """Subclass it, override what you need, `start()` it, and send the reference in a `RegisterHandler`."""
+
+    concern = "handler"
+
+    def __init__(self) -> None:
+        super().__init__()
+        parameters = inspect.signature(self.handle_sync).parameters
+        self._wants_record = "record" in parameters
+
+    def handle_write(self, op: str, request: bytes) -> bytes:
+        """Runs on the leader only, whichever node was asked."""
+        raise HandlerFailed(f"no handler for writes: {type(self).__name__} does not override handle_write (op {op!r})")
+
+    def handle_read(self, op: str, request: bytes) -> bytes:
+        """Runs on the leader."""
+        raise HandlerFailed(f"no handler for reads: {type(self).__name__} does not override handle_read (op {op!r})")
+
+    def handle_sync(self, topic: str, data: bytes) -> None:
+        """Runs on every node, the leader included, for every publish; in order, once, unless the node crashes between its return and the cursor's write."""
+
+    def on_receive(self, message: Any) -> Any:
+        if isinstance(message, Deliver):
+            return self._deliver(message)
+        if isinstance(message, HandleWrite):
+            return self._call(self.handle_write, message.op, message.data)
+        if isinstance(message, HandleRead):
+            return self._call(self.handle_read, message.op, message.data)
+        return self.on_message(message)
+
+    def on_message(self, message: Any) -> Any:
+        """Any other message of the application's own."""
+        self.log.warning("unexpected message: %r", message)
+        return None
+
+    def _deliver(self, batch: Deliver) -> Delivered:
+        topic, handle, done = batch.topic, self.handle_sync, 0
+        _thread.inside = True
+        try:
+            if self._wants_record:
+                for seq, data, headers in batch.records:
+                    attempt = batch.attempt if done == 0 else 1
+                    handle(topic, data, record=Record(topic, seq, batch.index, batch.time, attempt, headers))  # type: ignore[call-arg]
+                    done += 1
+            else:
+                for _, data, _ in batch.records:
+                    handle(topic, data)
+                    done += 1
+        except Exception as error:  # noqa: BLE001 - the application's code: the delivery actor counts, logs and retries it
+            return Delivered(done, error)
+        finally:
+            _thread.inside = False
+        return Delivered(done)
+
+    def _call(self, method: Any, op: str, data: bytes) -> bytes:
+        _thread.inside = True
+        try:
+            answer = method(op, data)
+        except HandlerFailed:
+            raise
+        except Exception as error:
+            raise HandlerFailed(f"{method.__name__}({op!r}) raised {type(error).__name__}: {error}") from error
+        finally:
+            _thread.inside = False
+        if not isinstance(answer, (bytes, bytearray, memoryview)):
+            raise HandlerFailed(f"{method.__name__}({op!r}) returned {type(answer).__name__}; it must return bytes")
+        return bytes(answer)
+
+
+class ObjectHandler(HandlerActor):
+    """A plain object with some of the three methods, run as a handler actor (`Config.app_handlers`)."""
+
+    def __init__(self, target: Any) -> None:
+        for name in ("handle_write", "handle_read", "handle_sync"):
+            if callable(getattr(target, name, None)):
+                setattr(self, name, getattr(target, name))
+        super().__init__()

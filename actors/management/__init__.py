@@ -1,0 +1,1 @@
+"""Management: what operators and other nodes may ask."""

@@ -1,0 +1,1 @@
+"""Membership: who is here (SWIM, on the memberlist wire)."""

@@ -1,0 +1,473 @@
+"""What actors say to each other: the seam between the rooms, and the words of the front door.
+
+Three groups. The first is public: what a user sends to the `ClusterSupervisor` and gets back; frozen attrs classes, data alone (no sockets, no futures, no words of
+any wire), so that a node can one day live in a process of its own, and another engine (etcd, JetStream) can stand behind the same door.
+The second is what the rooms tell each other through the supervisor's wiring. The third are snapshots: immutable views that an actor hands out
+instead of letting anybody look into it. What is made for every record or entry is a slotted class or a tuple; the rest is frozen.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+
+Acks = Literal["quorum", "leader"]
+
+# -- public: requests -------------------------------------------------------------------------------------------------------------
+
+
+@attrs.define(slots=True)
+class Publish:
+    """Publish `data` on `topic` to every node. -> Published.
+
+    topic: 1..255 bytes of UTF-8, any characters; topics are told apart exactly. data: up to `Config.max_payload` bytes.
+    acks: "quorum" resolves when a quorum has it on disk; "leader" when the leader has (it can be lost with the leader).
+    message_id: a retry with the same id within the dedupe window is not published again, and gets the first one's seq.
+    timeout: seconds until the request fails with NoQuorum or Overloaded (not done) or Indeterminate (unknown); None: `Config.request_timeout`.
+    Not frozen, since one is made for each record and a frozen one costs three times as much; nobody changes it.
+    """
+
+    topic: str
+    data: bytes
+    acks: Acks = "quorum"
+    message_id: str | None = None
+    headers: dict[str, str] | None = None
+    timeout: float | None = None
+
+
+@attrs.define(frozen=True)
+class Write:
+    """Run `handle_write(op, data)` on the leader. -> bytes. Raises HandlerFailed, NoQuorum, Indeterminate."""
+
+    op: str
+    data: bytes = b""
+    timeout: float | None = None
+
+
+@attrs.define(frozen=True)
+class Read:
+    """Run `handle_read(op, data)` on the leader, which has a valid lease when it answers. -> bytes."""
+
+    op: str
+    data: bytes = b""
+    timeout: float | None = None
+
+
+@attrs.define(frozen=True)
+class Join:
+    """Make the server `id` at Raft address `raft_addr` (host:port) a voter: it first catches up as a learner. Leader only. -> Joined."""
+
+    id: str
+    raft_addr: str
+    timeout: float | None = None
+
+
+@attrs.define(frozen=True)
+class Leave:
+    """Take the server `id` out of the quorum. Leader only. -> Left."""
+
+    id: str
+    timeout: float | None = None
+
+
+@attrs.define(frozen=True)
+class Status:
+    """-> ClusterStatus. local=True: this node's own view without asking the leader."""
+
+    local: bool = False
+    timeout: float | None = None
+
+
+@attrs.define(frozen=True)
+class Subscribe:
+    """Events of the cluster. -> EventStream (an iterator with close()), or, with `listener`, True: each event is told to that actor."""
+
+    listener: Any = None
+    capacity: int = 1024
+
+
+@attrs.define(frozen=True)
+class RegisterHandler:
+    """Use the handler actor `ref` (a running `HandlerActor`) for writes, reads and deliveries; a second one replaces the first. -> True."""
+
+    ref: Any
+
+
+@attrs.define(frozen=True)
+class TransferLeadership:
+    """Hand leadership to `id`, or to the most advanced voter. Leader only. -> True when another leads."""
+
+    id: str | None = None
+    timeout: float | None = None
+
+
+# -- public: replies --------------------------------------------------------------------------------------------------------------
+
+
+@attrs.define(slots=True)
+class Published:
+    """`seq`: the record's place in its topic, from 1, the same on every node for ever (0 with acks="leader", where it is not known yet).
+    `index`: the Raft log index of the entry that carries it."""
+
+    topic: str
+    seq: int
+    index: int
+
+
+@attrs.define(frozen=True)
+class Joined:
+    id: str
+    raft_addr: str
+
+
+@attrs.define(frozen=True)
+class Left:
+    id: str
+
+
+@attrs.define(frozen=True)
+class MemberStatus:
+    """One row of the status. state: alive, suspect, failed, left or unknown (in the quorum, never seen in gossip); suffrage: voter, learner or none."""
+
+    id: str
+    addr: str
+    meta: dict[str, str]
+    state: str = "alive"
+    suffrage: str = "none"
+    raft_addr: str = ""
+    match_index: int | None = None
+    last_contact: float | None = None
+
+
+@attrs.define(frozen=True)
+class TopicStatus:
+    """seq: last sequence number applied; delivered: last one this node's handler has had; retained_from: first one still in the buffer."""
+
+    topic: str
+    seq: int
+    delivered: int
+    retained_from: int = 1
+    acked: dict[str, int] = attrs.field(factory=dict)
+
+
+@attrs.define(frozen=True)
+class ClusterStatus:
+    """The state of the cluster as `answered_by` sees it. healthy: a leader with a living quorum, every voter alive."""
+
+    healthy: bool
+    term: int
+    leader_id: str
+    leader_addr: str
+    members: tuple[MemberStatus, ...]
+    warnings: tuple[str, ...] = ()
+    answered_by: str = ""
+    role: str = ""
+    commit_index: int = 0
+    applied_index: int = 0
+    last_index: int = 0
+    topics: tuple[TopicStatus, ...] = ()
+    dropped: dict[str, int] = attrs.field(factory=dict)
+
+
+# -- public: events ---------------------------------------------------------------------------------------------------------------
+
+
+@attrs.define(frozen=True)
+class Event:
+    """time: seconds since the epoch; term: Raft term when it happened, as this node knows it."""
+
+    time: float
+    term: int
+
+
+@attrs.define(frozen=True)
+class LeaderChanged(Event):
+    leader_id: str = ""
+    leader_addr: str = ""
+
+
+@attrs.define(frozen=True)
+class ElectionStart(Event):
+    pass
+
+
+@attrs.define(frozen=True)
+class ElectionEnd(Event):
+    leader_id: str = ""
+    leader_addr: str = ""
+
+
+@attrs.define(frozen=True)
+class MemberEvent(Event):
+    member_id: str = ""
+    addr: str = ""
+
+
+@attrs.define(frozen=True)
+class MemberJoin(MemberEvent):
+    pass
+
+
+@attrs.define(frozen=True)
+class MemberLeave(MemberEvent):
+    pass
+
+
+@attrs.define(frozen=True)
+class MemberFailed(MemberEvent):
+    pass
+
+
+@attrs.define(frozen=True)
+class ReplicationGap(Event):
+    """Records first_missing..last_missing of `topic` were trimmed before this node could have them; they will not be delivered here."""
+
+    topic: str = ""
+    first_missing: int = 0
+    last_missing: int = 0
+
+
+@attrs.define(frozen=True)
+class LeaderInfo:
+    """What the callbacks of `Config` get. addr: the leader's management address, "" when unknown."""
+
+    id: str
+    addr: str
+    term: int
+
+
+# -- between rooms: Raft and replication ------------------------------------------------------------------------------------------
+
+
+class Propose:
+    """Tell the Raft actor: append `data` as one command.
+
+    context: any object; it comes back in `Committed` beside its entry, in `Appended` if `want_appended`, or in `ProposalsFailed`.
+    With context None and an ask, the reply is the entry's index when it is committed.
+    """
+
+    __slots__ = ("context", "data", "want_appended")
+
+    def __init__(self, data: bytes, context: Any = None, want_appended: bool = False) -> None:
+        self.data, self.context, self.want_appended = data, context, want_appended
+
+
+class Committed:
+    """The Raft actor tells the publisher: these entries are committed, in log order, without a gap.
+
+    entries: (index, term, kind, data) with the proposer's context, or None when it was not proposed here (in this leadership).
+    The publisher answers with `Applied(index)` as it goes on: that is what opens the way for more.
+    """
+
+    __slots__ = ("entries",)
+
+    def __init__(self, entries: list[tuple[Any, Any]]) -> None:
+        self.entries = entries  # [(proto.raft_messages.Entry, context | None)]
+
+
+class Applied:
+    """Tell the Raft actor how far the state machine is."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+class Appended:
+    """The leader's own disk has these proposals: (context, index)."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: list[tuple[Any, int]]) -> None:
+        self.items = items
+
+
+class ProposalsFailed:
+    """These proposals got no outcome here. error: NotLeader (certainly not in the log), Indeterminate (in the log of a leader that was deposed)."""
+
+    __slots__ = ("contexts", "error")
+
+    def __init__(self, contexts: list[Any], error: Exception) -> None:
+        self.contexts, self.error = contexts, error
+
+
+@attrs.define(frozen=True)
+class ChangeQuorum:
+    """Ask the Raft actor. kind: "join" (learner, then voter when caught up), "leave". -> True, or a typed error."""
+
+    kind: Literal["join", "leave"]
+    id: str
+    address: str = ""
+    deadline: float = 0.0  # monotonic
+
+
+@attrs.define(frozen=True)
+class PeerView:
+    id: str
+    address: str
+    suffrage: str
+    match_index: int | None = None
+    last_contact: float | None = None  # seconds ago
+    state: str = ""
+
+
+@attrs.define(frozen=True)
+class RaftView:
+    """What the Raft actor shows: told to the supervisor whenever role, term, leader or configuration change, and the answer to `GetRaftView`."""
+
+    role: str = "follower"
+    term: int = 0
+    leader_id: str = ""
+    leader_addr: str = ""
+    commit_index: int = 0
+    applied_index: int = 0
+    last_index: int = 0
+    lease_valid: bool = False
+    ready: bool = False
+    servers: tuple[PeerView, ...] = ()
+    counters: dict[str, int] = attrs.field(factory=dict)
+
+
+@attrs.define(frozen=True)
+class GetRaftView:
+    pass
+
+
+# -- between rooms: membership ----------------------------------------------------------------------------------------------------
+
+
+@attrs.define(frozen=True)
+class Member:
+    """A member as gossip knows it. state: alive, suspect, failed or left."""
+
+    id: str
+    addr: str
+    meta: dict[str, str]
+    state: str = "alive"
+
+
+@attrs.define(frozen=True)
+class MembershipView:
+    """Told to the supervisor at each change. `counters`: dropped packets and the like, by reason."""
+
+    members: tuple[Member, ...] = ()
+    counters: dict[str, int] = attrs.field(factory=dict)
+    seeds: dict[str, str] = attrs.field(factory=dict)
+
+
+@attrs.define(frozen=True)
+class MembershipEvent:
+    """kind: join, leave or failed."""
+
+    kind: Literal["join", "leave", "failed", "update"]
+    member: Member
+
+
+@attrs.define(frozen=True)
+class SetMeta:
+    """Tell the membership actor: gossip this metadata of ours from now on (a JSON object of strings, at most 512 bytes encoded)."""
+
+    meta: dict[str, str]
+
+
+@attrs.define(frozen=True)
+class GetMembership:
+    """-> MembershipView."""
+
+
+@attrs.define(frozen=True)
+class LeaveGossip:
+    """Ask the membership actor to say good-bye. -> True when it was said often enough or after `timeout` seconds."""
+
+    timeout: float = 3.0
+
+
+# -- between rooms: the cluster as the replication and management rooms need it ---------------------------------------------------
+
+
+@attrs.define(frozen=True)
+class Topology:
+    """The supervisor tells publisher and management, at each change, whom to talk to.
+
+    leader_id "" when none is known. leads: this node leads and its log holds an entry of its term. grpc_addr maps member ids to the address of their gRPC server
+    (live members only); in_quorum: this node is in the Raft configuration, so committed entries reach it by Raft and not over a stream.
+    """
+
+    term: int = 0
+    leader_id: str = ""
+    leads: bool = False
+    in_quorum: bool = False
+    grpc_addr: dict[str, str] = attrs.field(factory=dict)
+    mgmt_addr: dict[str, str] = attrs.field(factory=dict)
+    live: frozenset[str] = frozenset()
+    learners_of_stream: frozenset[str] = frozenset()  # live members that are no Raft servers: they follow by stream
+
+
+# -- between rooms: delivery to the application -----------------------------------------------------------------------------------
+
+
+class Deliver:
+    """Ask a handler actor to handle records of one topic, in order. -> Delivered.
+
+    records: [(seq, data, headers | None)]; index and time (seconds since the epoch) are of their batch; attempt counts from 1 for the first record.
+    """
+
+    __slots__ = ("attempt", "index", "records", "time", "topic")
+
+    def __init__(
+        self, topic: str, records: list[tuple[int, bytes, dict[str, str] | None]], index: int, time: float, attempt: int = 1
+    ) -> None:
+        self.topic, self.records, self.index, self.time, self.attempt = topic, records, index, time, attempt
+
+
+class Delivered:
+    """How far a handler came: `count` records were handled; `error` is what the next one raised, None when all were."""
+
+    __slots__ = ("count", "error")
+
+    def __init__(self, count: int, error: BaseException | None = None) -> None:
+        self.count, self.error = count, error
+
+
+@attrs.define(frozen=True)
+class HandleWrite:
+    op: str
+    data: bytes
+
+
+@attrs.define(frozen=True)
+class HandleRead:
+    op: str
+    data: bytes
+
+
+@attrs.define(frozen=True)
+class SetHandler:
+    """Tell the delivery actor which handler actor is in force (None: none)."""
+
+    ref: Any
+
+
+@attrs.define(frozen=True)
+class ReplicationView:
+    """The answer of the publisher to `GetReplicationView`."""
+
+    topics: tuple[TopicStatus, ...] = ()
+    applied_index: int = 0
+    waiting: int = 0
+    counters: dict[str, int] = attrs.field(factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@attrs.define(frozen=True)
+class GetReplicationView:
+    pass
+
+
+@attrs.define(frozen=True)
+class Emit:
+    """Tell the event bus (or the supervisor, who passes it on)."""
+
+    event: Event

@@ -1,0 +1,1 @@
+"""Raft: what is agreed, and in which order."""

@@ -1,0 +1,1 @@
+"""Replication: publishing, delivery and acknowledgement."""

@@ -1,0 +1,1 @@
+"""coterie: turn a Python service into a cluster."""

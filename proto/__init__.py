@@ -1,0 +1,1 @@
+"""What is said: message types, codecs and generated code. Imports nothing else of ours."""
