@@ -113,7 +113,9 @@ class Config:
     `timedelta`, or Go's notation. Raises ConfigError.
 
     node_id: unique in the cluster. raft_addr: TCP bind of the Raft server. mem_bind, mem_adv: gossip bind (UDP and TCP), and the address others
-    are told ("": from the bind). mgmt_addr, mgmt_proto: the management API, and whether HTTP or gRPC sits there; the other one sits on grpc_addr/http_addr, by default the next port up.
+    are told ("": from the bind).
+    mgmt_addr, mgmt_proto: the management API, and whether HTTP or gRPC sits there; the other one sits on grpc_addr/http_addr, by default the
+    next port up.
     seeds_csv: gossip addresses of other nodes. data_dir: the node's durable state; "" keeps all in memory, for tests.
     bootstrap: form a new one-voter cluster, unless there is Raft state already.
     repl_window: publishes per topic that may be unacknowledged before publishing waits. repl_retry: pause before a failed delivery is tried again.

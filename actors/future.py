@@ -60,8 +60,8 @@ class LightFuture(pykka.Future[Any]):
             self._wake()
 
     def set_exception(self, exc_info: Any = None) -> None:
-        kind, value, _ = exc_info or sys.exc_info()
-        self.fail(value if value is not None else kind())
+        error = (exc_info or sys.exc_info())[1]
+        self.fail(error if error is not None else RuntimeError("set_exception was called without an exception"))
 
     def set_get_hook(self, func: Any) -> None:
         if self._done:

@@ -153,7 +153,11 @@ class TopicStatus:
 
 @attrs.define(frozen=True)
 class ClusterStatus:
-    """The state of the cluster as `answered_by` sees it. healthy: a leader with a living quorum, every voter alive."""
+    """The state of the cluster as `answered_by` sees it.
+
+    healthy: there is a leader, and enough voters live for it to commit. What is wrong besides (a dead voter that the quorum can do without, a
+    handler that fails, a member that nobody hears) stands in `warnings`.
+    """
 
     healthy: bool
     term: int

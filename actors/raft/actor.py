@@ -1,0 +1,413 @@
+"""The Raft actor: the shell around `RaftCore`.
+
+It has the log, the listening server and the links to the peers, and works through each `Ready` in the order that its shape demands: what may leave
+before the disk has it, the one transaction, what may leave only after, then what is committed. The disk is written in this thread: a disk that
+hangs stops this server's heartbeats and votes with it, which is what the others need to see.
+
+Proposals and the peers' messages that wait in the inbox are one burst: proposals of a burst become consecutive entries, one transaction, one
+message per follower. Where the batch ends is decided by load alone.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from coterie.actors.base import LATER, Actor, Crash, Ref
+from coterie.actors.errors import BindFailed, CoterieError, Indeterminate, NotLeader, StorageError, Unreachable
+from coterie.actors.future import LightFuture
+from coterie.actors.messages import (
+    Appended,
+    Applied,
+    ChangeQuorum,
+    Committed,
+    GetRaftView,
+    PeerView,
+    ProposalsFailed,
+    Propose,
+    RaftView,
+    TransferLeadership,
+)
+from coterie.actors.raft import core as core_module
+from coterie.actors.raft import ready as core_events
+from coterie.actors.raft import refusals
+from coterie.actors.raft.changes import QuorumChange
+from coterie.actors.raft.core import RaftCore
+from coterie.actors.raft.links import CONNECTED, DISCONNECTED, RESPONSE, Links
+from coterie.actors.raft.log import RaftLog
+from coterie.actors.raft.node import Role
+from coterie.actors.raft.ready import Ready
+from coterie.actors.raft.settings import Settings
+from coterie.proto.gotime import from_unix
+from coterie.proto.raft_messages import NONVOTER, VOTER, Configuration, Header, Server
+from coterie.transport.addresses import advertised
+from coterie.transport.errors import AddressError, BindError, DialError
+from coterie.transport.raft_client import identify
+from coterie.transport.raft_server import RaftServer, reply_all
+
+REQUEST: Final = "request"
+_IDENTIFIED: Final = "identified"
+_POLL: Final = 0.05  # how often a quorum change under way looks whether it can go on
+_SUFFRAGE: Final = {VOTER: "voter", NONVOTER: "learner"}
+
+
+class RaftActor(Actor):
+    """Takes Propose, Applied, ChangeQuorum, GetRaftView and TransferLeadership.
+
+    sink: the actor that gets Committed, Appended and ProposalsFailed; without one, entries count as applied when they are committed.
+    observe(view, events): called in this thread when role, term, leader or configuration changed; must not block. `events` are the core's.
+    Start-up errors (a port in use, a damaged log) go to `started`, a future that resolves with the advertised address.
+    """
+
+    concern = "raft"
+
+    def __init__(
+        self,
+        node_id: str,
+        bind: str,
+        log: RaftLog,
+        settings: Settings,
+        *,
+        applied: int = 0,
+        bootstrap: bool = False,
+        sink: Ref | None = None,
+        observe: Callable[[RaftView, list[Any]], object] | None = None,
+        on_crash: Callable[[Crash], None] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(node_id, on_crash)
+        self.started = LightFuture()
+        self._id, self._bind, self._raft_log, self._settings = node_id, bind, log, settings
+        self._applied, self._bootstrap, self._sink, self._observe = applied, bootstrap, sink, observe
+        self._random = random.Random(seed)
+        self._proposals: list[tuple[bytes, Any, bool]] = []
+        self._want_appended: list[tuple[Any, int]] = []
+        self._changes: list[QuorumChange] = []
+        self._transfers: list[tuple[LightFuture, int]] = []
+        self._counts: dict[str, int] = {"elections": 0, "leaderships": 0, "proposals refused": 0}
+        self._server: RaftServer | None = None
+        self._links: Links | None = None
+
+    # -- start and stop -------------------------------------------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        try:
+            self._set_up()
+        except BaseException as error:
+            self._release()
+            self.started.fail(error)
+            raise
+        self.started.set(self._me.address)
+        self._after()
+
+    def _set_up(self) -> None:
+        tell = self._post
+        try:
+            self._server = RaftServer(
+                self._bind,
+                lambda handle, request: tell((REQUEST, handle, request)),
+                name=self.node,
+            )
+        except (BindError, AddressError) as error:
+            raise BindFailed(str(error)) from error
+        self._me = Server(self._id, str(advertised(self._server.bind, self._server.port)))
+        log, now = self._raft_log, time.monotonic()
+        try:
+            self.core = RaftCore(
+                self._me,
+                self._settings,
+                log,
+                log.hard_state(),
+                log.configuration(),
+                log.configuration_before,
+                self._applied,
+                now,
+                self._random,
+            )
+        except refusals.LogBehindState as refusal:
+            raise StorageError(str(refusal)) from refusal
+        if self._bootstrap and log.last_index == 0 and log.hard_state().term == 0:
+            self.core.bootstrap(Configuration((self._me,)), now)
+        self._links = Links(self.node, tell)
+        self._links.reconcile(self.core.peers())
+
+    def on_restart(self) -> None:
+        raise RuntimeError("a Raft server whose state is in doubt does not go on: restart the node, it recovers from its log")
+
+    def on_stop(self) -> None:
+        self._release()
+        error = Indeterminate("the node stopped before the outcome was known")
+        contexts = [context for _, context, _ in self._proposals]
+        self._proposals = []
+        self._fail(contexts, NotLeader())
+        core = getattr(self, "core", None)
+        if core is not None:
+            self._fail(core.pending(), error)
+        for change in self._changes:
+            change.reply.fail(error)
+        for future, _ in self._transfers:
+            future.fail(error)
+        self._changes, self._transfers = [], []
+
+    def _release(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        if self._links is not None:
+            self._links.close()
+        self._raft_log.close()
+
+    def _post(self, message: tuple[Any, ...]) -> None:
+        self.ref.send(message)
+
+    # -- inbox ----------------------------------------------------------------------------------------------------------------
+
+    def on_receive(self, message: Any) -> Any:
+        kind = message.__class__
+        if kind is Propose:
+            context = message.context
+            if context is None:
+                context = self.reply_to
+            self._proposals.append((message.data, context, message.want_appended))
+            return LATER
+        if kind is tuple:
+            return self._from_transport(message)
+        if kind is Applied:
+            return self.core.applied_to(message.index)
+        if kind is GetRaftView:
+            return self.view()
+        if kind is ChangeQuorum:
+            return self._change(message)
+        if kind is TransferLeadership:
+            return self._transfer(message)
+        raise TypeError(f"the Raft actor does not take {kind.__name__}")
+
+    def _from_transport(self, message: tuple[Any, ...]) -> None:
+        what, now = message[0], time.monotonic()
+        if what == REQUEST:
+            self.core.request(message[1], message[2], now)
+        elif what == _IDENTIFIED:
+            self._identified(*message[1:])
+        elif self._links is not None and self._links.current(message[1], message[2]):
+            if what == RESPONSE:
+                self.core.response(message[1], message[3], message[4], now)
+            elif what == CONNECTED:
+                self.core.connected(message[1], now)
+            elif what == DISCONNECTED:
+                self.core.disconnected(message[1], now)
+
+    # -- the work -------------------------------------------------------------------------------------------------------------
+
+    def on_wake(self, now: float) -> None:
+        self.core.tick(now)
+
+    def flush(self) -> None:
+        if self._proposals:
+            self._propose()
+        self._after()
+
+    def _propose(self) -> None:
+        batch, self._proposals = self._proposals, []
+        try:
+            first = self.core.propose(
+                [data for data, _, _ in batch], [context for _, context, _ in batch], time.monotonic(), from_unix(time.time_ns())
+            )
+        except refusals.Refusal as refusal:
+            self._counts["proposals refused"] += len(batch)
+            leader = refusal.leader if isinstance(refusal, refusals.NotLeading) else None
+            self._fail([context for _, context, _ in batch], NotLeader(leader.id if leader else "", leader.address if leader else ""))
+            return
+        for offset, (_, context, want_appended) in enumerate(batch):
+            if want_appended:
+                self._want_appended.append((context, first + offset))
+
+    def _after(self) -> None:
+        """Everything the core wants done, until it wants nothing."""
+        while (ready := self.core.ready()) is not None:
+            self._work(ready)
+        deadline = self.core.deadline()
+        if self._changes:
+            now = time.monotonic()
+            self._go_on(now)
+            while (ready := self.core.ready()) is not None:
+                self._work(ready)
+            deadline = min(self.core.deadline(), now + _POLL) if self._changes else self.core.deadline()
+        self.wake_at(deadline)
+
+    def _work(self, ready: Ready) -> None:
+        links = self._links
+        assert links is not None
+        for send in ready.before:
+            links.send(send)
+        if ready.must_store:
+            self._store(ready)
+        for send in ready.after:
+            links.send(send)
+        if ready.replies:
+            reply_all(ready.replies)  # type: ignore[arg-type]
+        if ready.committed:
+            self._committed(ready)
+        if ready.abandoned:
+            self._fail(
+                ready.abandoned, Indeterminate("this node lost its leadership before the outcome was known; it may still take effect")
+            )
+        if ready.events:
+            self._tell_events(ready.events)
+
+    def _store(self, ready: Ready) -> None:
+        log = self._raft_log
+        log.append(ready.entries, ready.hard_state, ready.truncate_from)
+        self.core.stored(log.last_index, log.term(log.last_index) if log.last_index else 0)
+        if self._want_appended and self._sink is not None:
+            self._sink.send(Appended(self._want_appended))
+            self._want_appended = []
+
+    def _committed(self, ready: Ready) -> None:
+        committed = ready.committed
+        sink = self._sink
+        if sink is not None:
+            sink.send(Committed(list(committed)))
+        for entry, context in committed:
+            if context.__class__ is LightFuture:
+                context.set(entry.index)
+        if sink is None:
+            self.core.applied_to(committed[-1][0].index)
+
+    def _fail(self, contexts: list[Any], error: CoterieError) -> None:
+        for_sink = []
+        for context in contexts:
+            if context.__class__ is LightFuture:
+                context.fail(error)
+            elif context is not None:
+                for_sink.append(context)
+        self._want_appended = [] if isinstance(error, Indeterminate) else self._want_appended
+        if for_sink and self._sink is not None:
+            self._sink.send(ProposalsFailed(for_sink, error))
+
+    def _tell_events(self, events: list[Any]) -> None:
+        assert self._links is not None
+        for event in events:
+            if isinstance(event, core_events.ConfigurationChanged):
+                self._links.reconcile(self.core.peers())
+            elif isinstance(event, core_events.ElectionStarted):
+                self._counts["elections"] += 1
+            elif isinstance(event, core_events.BecameLeader):
+                self._counts["leaderships"] += 1
+                self.log.info("leads in term %d", event.term)
+            elif isinstance(event, core_events.LostLeadership):
+                self.log.warning("leads no more (term %d): %s", event.term, event.reason)
+        self._links.reconcile(self.core.peers())
+        self._settle_transfers(events)
+        if self._observe is not None:
+            self._observe(self.view(), events)
+
+    # -- changes of the quorum ------------------------------------------------------------------------------------------------
+
+    def _change(self, request: ChangeQuorum) -> Any:
+        core = self.core
+        if core.role is not Role.LEADER:
+            leader = core.leader
+            raise NotLeader(leader.id if leader else "", leader.address if leader else "")
+        change = QuorumChange(request.kind, request.id, request.address, request.deadline, self.reply_to)
+        outcome = change.check(core.configuration)
+        if isinstance(outcome, CoterieError):
+            raise outcome
+        if outcome is True:
+            return True
+        if any(other.id == change.id for other in self._changes):
+            raise Indeterminate(f"id={change.id!r}: another change of it is under way; ask again when it is done")
+        self._changes.append(change)
+        if change.kind == "join":
+            threading.Thread(target=self._identify, args=(change,), name=f"{self.node}/raft-identify", daemon=True).start()
+        return LATER
+
+    def _identify(self, change: QuorumChange) -> None:
+        header: Header | None = None
+        error: CoterieError | None = None
+        try:
+            header = identify(change.address, Header(self._me.id, self._me.address), max(0.1, min(3.0, change.deadline - time.monotonic())))
+        except (DialError, AddressError) as problem:
+            error = Unreachable(f"raftAddr={change.address!r}: {problem}; nothing was changed")
+        self.ref.send((_IDENTIFIED, change, header, error))
+
+    def _identified(self, change: QuorumChange, header: Header | None, error: CoterieError | None) -> None:
+        if change in self._changes:
+            self._settle(change, change.identified(header, error))
+
+    def _go_on(self, now: float) -> None:
+        for change in list(self._changes):
+            if self.core.role is not Role.LEADER:
+                leader = self.core.leader
+                self._settle(
+                    change,
+                    Indeterminate(
+                        f"id={change.id!r}: leadership was lost on the way; ask the leader {leader.id if leader else '(none yet)'}"
+                    ),
+                )
+            else:
+                self._settle(change, change.advance(self.core, now))
+
+    def _settle(self, change: QuorumChange, outcome: CoterieError | bool | None) -> None:
+        if outcome is None:
+            return
+        self._changes.remove(change)
+        if isinstance(outcome, CoterieError):
+            change.reply.fail(outcome)
+        else:
+            change.reply.set(True)
+
+    def _transfer(self, request: TransferLeadership) -> Any:
+        try:
+            self.core.transfer(request.id, time.monotonic())
+        except refusals.NotLeading as refusal:
+            raise NotLeader(refusal.leader.id if refusal.leader else "") from None
+        except refusals.Refusal as refusal:
+            raise Unreachable(str(refusal)) from None
+        assert self.reply_to is not None
+        self._transfers.append((self.reply_to, self.core.term))
+        return LATER
+
+    def _settle_transfers(self, events: list[Any]) -> None:
+        failed = next((event for event in events if isinstance(event, core_events.TransferFailed)), None)
+        for future, term in list(self._transfers):
+            if failed is not None:
+                future.fail(Unreachable(f"leadership was not transferred to {failed.target}: {failed.reason}"))
+            elif self.core.term > term and self.core.leader is not None:
+                future.set(True)
+            else:
+                continue
+            self._transfers.remove((future, term))
+
+    # -- what it shows --------------------------------------------------------------------------------------------------------
+
+    def view(self) -> RaftView:
+        core, now = self.core, time.monotonic()
+        leader = core.leader
+        progress = {peer.id: peer for peer in core.progress()}
+        assert self._server is not None and self._links is not None
+        counters = self._counts | core.counters()
+        counters.update({f"raft server: {reason}": count for reason, count in self._server.counters().items()})
+        counters.update({f"raft links: {reason}": count for reason, count in self._links.counters().items()})
+        return RaftView(
+            role=core.role.value,
+            term=core.term,
+            leader_id=leader.id if leader else "",
+            leader_addr=leader.address if leader else "",
+            commit_index=core.commit,
+            applied_index=core.applied,
+            last_index=core.last_index,
+            lease_valid=core.lease_valid(now),
+            ready=core.serving,
+            servers=tuple(self._peer_view(server, progress.get(server.id), now) for server in core.configuration.servers),
+            counters=counters,
+        )
+
+    def _peer_view(self, server: Server, progress: core_module.PeerView | None, now: float) -> PeerView:
+        suffrage = _SUFFRAGE.get(server.suffrage, "staging")
+        if server.id == self._id:
+            return PeerView(server.id, server.address, suffrage, self.core.stored_index, 0.0, self.core.role.value)
+        if progress is None:
+            return PeerView(server.id, server.address, suffrage)
+        return PeerView(server.id, server.address, suffrage, progress.match, now - progress.contact, progress.state.value)

@@ -1,0 +1,91 @@
+"""The connections of a Raft server to its peers: one `RaftPeer` each, kept in step with the configuration.
+
+What comes back from their threads is told to the actor as plain tuples, stamped with the link's number, so that the last words of a link that
+was replaced (its address changed) are told apart from those of its successor.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from coterie.actors.raft.ready import Send
+from coterie.proto.raft_codec import encode_append, encode_entries, encode_request
+from coterie.proto.raft_messages import AppendRequest, Entry, Server
+from coterie.transport.raft_client import RaftPeer
+
+RESPONSE: Final = "response"
+CONNECTED: Final = "connected"
+DISCONNECTED: Final = "disconnected"
+
+
+class Links:
+    """tell: puts (what, peer id, link number, token, response) into the actor's inbox."""
+
+    def __init__(self, name: str, tell: Callable[[tuple[Any, ...]], None]) -> None:
+        self._name, self._tell = name, tell
+        self._links: dict[str, tuple[int, str, RaftPeer]] = {}
+        self._number = 0
+        self._encoded: tuple[Sequence[Entry] | None, bytes] = ((), encode_entries(()))
+        self.unsent = 0
+
+    def reconcile(self, wanted: Sequence[Server]) -> list[str]:
+        """Dial who is new or has moved, hang up on who is gone. Returns the ids hung up on."""
+        addresses = {server.id: server.address for server in wanted}
+        gone = [peer for peer, (_, address, _) in self._links.items() if addresses.get(peer) != address]
+        for peer in gone:
+            link = self._links.pop(peer)[2]
+            threading.Thread(target=link.close, name=f"{self._name}/raft-hang-up", daemon=True).start()
+        for peer, address in addresses.items():
+            if peer not in self._links:
+                self._dial(peer, address)
+        return gone
+
+    def _dial(self, peer: str, address: str) -> None:
+        self._number += 1
+        number, tell = self._number, self._tell
+        link = RaftPeer(
+            address,
+            lambda token, response: tell((RESPONSE, peer, number, token, response)),
+            lambda: tell((CONNECTED, peer, number)),
+            lambda: tell((DISCONNECTED, peer, number)),
+            name=self._name,
+        )
+        self._links[peer] = (number, address, link)
+
+    def current(self, peer: str, number: int) -> bool:
+        link = self._links.get(peer)
+        return link is not None and link[0] == number
+
+    def send(self, send: Send) -> None:
+        """Encode and send; a batch that goes to several followers is encoded once. What cannot be sent is answered with None at once."""
+        request = send.request
+        link = self._links.get(send.peer)
+        if link is None or not link[2].connected:
+            sent = False
+        elif isinstance(request, AppendRequest):
+            entries, encoded = self._encoded
+            if entries is not request.entries:
+                encoded = encode_entries(request.entries)
+                self._encoded = (request.entries, encoded)
+            data = encode_append(request.header, request.term, request.prev_index, request.prev_term, request.commit, encoded)
+            sent = link[2].send(data, AppendRequest, send.token)
+        else:
+            sent = link[2].send(encode_request(request), type(request), send.token)
+        if not sent:
+            self.unsent += 1
+            if link is not None:
+                self._tell((RESPONSE, send.peer, link[0], send.token, None))
+
+    def counters(self) -> dict[str, int]:
+        total: dict[str, int] = {"unsent": self.unsent}
+        for _, _, link in self._links.values():
+            for reason, count in link.counters().items():
+                total[reason] = total.get(reason, 0) + count
+        return total
+
+    def close(self) -> None:
+        for _, _, link in self._links.values():
+            link.close()
+        self._links.clear()

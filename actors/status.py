@@ -1,0 +1,110 @@
+"""How the views of the rooms become one `ClusterStatus`. Pure: views in, status out.
+
+The rows are the union of whom gossip knows and whom the quorum lists, so that a server nobody hears is a row and not a hole. Whether a voter lives is told
+by the leader's own contact with it first, and by gossip where there is no leader to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coterie.actors.messages import ClusterStatus, Member, MembershipView, MemberStatus, PeerView, RaftView, ReplicationView
+
+SILENT_AFTER = 2.0  # seconds without an answer after which a leader counts a voter as dead
+
+
+def combine(
+    me: str,
+    raft: RaftView,
+    membership: MembershipView,
+    replication: ReplicationView,
+    mgmt_addr: Mapping[str, str],
+    notes: tuple[str, ...] = (),
+) -> ClusterStatus:
+    """mgmt_addr: management address of each live member; notes: warnings of the node itself (a failed actor, a failing disk)."""
+    known = {member.id: member for member in membership.members}
+    servers = {server.id: server for server in raft.servers}
+    rows = tuple(
+        _row(name, known.get(name), servers.get(name))
+        for name in sorted(known.keys() | servers.keys())
+        if _shown(known.get(name), name in servers)
+    )
+    voters = [server for server in raft.servers if server.suffrage == "voter"]
+    living = [server.id for server in voters if _lives(server, known.get(server.id), me, raft)]
+    needed = len(voters) // 2 + 1
+    healthy = bool(raft.leader_id) and bool(voters) and len(living) >= needed
+    return ClusterStatus(
+        healthy=healthy,
+        term=raft.term,
+        leader_id=raft.leader_id,
+        leader_addr=mgmt_addr.get(raft.leader_id, ""),
+        members=rows,
+        warnings=(*notes, *_warnings(raft, voters, living, needed, rows), *replication.warnings),
+        answered_by=me,
+        role=raft.role,
+        commit_index=raft.commit_index,
+        applied_index=replication.applied_index,
+        last_index=raft.last_index,
+        topics=replication.topics,
+        dropped=_dropped(raft, membership, replication),
+    )
+
+
+def _shown(member: Member | None, in_quorum: bool) -> bool:
+    """Who left and is in no quorum any more is history."""
+    return in_quorum or (member is not None and member.state != "left")
+
+
+def _row(name: str, member: Member | None, server: PeerView | None) -> MemberStatus:
+    return MemberStatus(
+        id=name,
+        addr=member.addr if member is not None else "",
+        meta=member.meta if member is not None else {},
+        state=member.state if member is not None else "unknown",
+        suffrage=server.suffrage if server is not None else "none",
+        raft_addr=server.address if server is not None else (member.meta.get("raft", "") if member is not None else ""),
+        match_index=server.match_index if server is not None else None,
+        last_contact=server.last_contact if server is not None else None,
+    )
+
+
+def _lives(server: PeerView, member: Member | None, me: str, raft: RaftView) -> bool:
+    if server.id == me:
+        return True
+    if raft.role == "leader" and server.last_contact is not None:
+        return server.last_contact < SILENT_AFTER
+    return member is not None and member.state in ("alive", "suspect")
+
+
+def _warnings(raft: RaftView, voters: list[PeerView], living: list[str], needed: int, rows: tuple[MemberStatus, ...]) -> list[str]:
+    said: list[str] = []
+    if not voters:
+        said.append(
+            "this node is in no quorum: join it (POST /join on the leader, or clusterctl join), or start the first node with bootstrap"
+        )
+    elif len(living) < needed:
+        said.append(
+            f"no quorum: {len(living)} of {len(voters)} voters live ({', '.join(living) or 'none'}), {needed} are needed; nothing can be written"
+        )
+    if voters and not raft.leader_id:
+        said.append("no leader is known")
+    dead = [server.id for server in voters if server.id not in living]
+    if dead and len(living) >= needed:
+        spare = len(living) - needed
+        said.append(f"voters not heard: {', '.join(dead)}; " + (f"{spare} more may fail" if spare else "one more failure stops all writes"))
+    for row in rows:
+        if row.state == "failed" and row.suffrage == "none":
+            said.append(f"member {row.id} at {row.addr} failed")
+        elif row.suffrage == "learner":
+            said.append(f"{row.id} is a learner: it has no vote until it has caught up and joined")
+    return said
+
+
+def _dropped(raft: RaftView, membership: MembershipView, replication: ReplicationView) -> dict[str, int]:
+    """Every counter of the rooms that is not zero, under its room's name."""
+    counts: dict[str, int] = {}
+    for room, counters in (("raft", raft.counters), ("gossip", membership.counters), ("replication", replication.counters)):
+        for reason, count in counters.items():
+            if count:
+                counts[f"{room}: {reason.removeprefix(room + ' ')}"] = count
+    return counts

@@ -1,0 +1,49 @@
+"""Whom to talk to: one small picture of the cluster, made from what Raft knows and what gossip tells. Pure.
+
+Raft tells its servers who leads. A member that is no Raft server hears it in gossip: the leader puts its role and term into its metadata, and the highest
+term wins. Addresses always come from gossip, since they may change while an id stays.
+"""
+
+from __future__ import annotations
+
+from coterie.actors.messages import MembershipView, RaftView, Topology
+
+META_MGMT = "mgmt"
+META_GRPC = "grpc"
+META_RAFT = "raft"
+META_LEADS = "leads"  # the term this member leads in; only a leader has it
+LIVE = ("alive", "suspect")
+
+
+def topology(me: str, raft: RaftView, membership: MembershipView) -> Topology:
+    live = {member.id: member.meta for member in membership.members if member.state in LIVE or member.id == me}
+    servers = {server.id for server in raft.servers}
+    term, leader = raft.term, raft.leader_id
+    if me not in servers:
+        told, teller = leader_by_gossip(live)
+        if told >= term:
+            term, leader = told, teller
+    return Topology(
+        term=term,
+        leader_id=leader,
+        leads=raft.role == "leader" and raft.ready,
+        in_quorum=me in servers,
+        grpc_addr={name: meta[META_GRPC] for name, meta in live.items() if META_GRPC in meta},
+        mgmt_addr={name: meta[META_MGMT] for name, meta in live.items() if META_MGMT in meta},
+        live=frozenset(live) | {me},
+        learners_of_stream=frozenset(name for name, meta in live.items() if name not in servers and META_GRPC in meta),
+    )
+
+
+def leader_by_gossip(live: dict[str, dict[str, str]]) -> tuple[int, str]:
+    """(term, id) of the member that says it leads in the highest term; (0, "") when nobody does."""
+    claims = [(int(meta[META_LEADS]), name) for name, meta in live.items() if meta.get(META_LEADS, "").isdecimal()]
+    return max(claims, default=(0, ""))
+
+
+def own_meta(mgmt: str, grpc: str, raft: str, leads_in: int | None) -> dict[str, str]:
+    """The metadata this node gossips."""
+    meta = {META_MGMT: mgmt, META_GRPC: grpc, META_RAFT: raft}
+    if leads_in is not None:
+        meta[META_LEADS] = str(leads_in)
+    return meta

@@ -1,0 +1,89 @@
+"""What all benchmarks share: the levels, the driver that keeps N requests open, and child processes that answer on a pipe.
+
+A system is a module with `main()`: it starts its two other nodes as processes, measures every level, and prints one JSON object
+`{"<in flight>": {"rate": per second, "p50_ms": …, "p99_ms": …}}`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+PAYLOAD = 128
+LEVELS: tuple[tuple[int, int], ...] = ((1, 1_500), (16, 15_000), (256, 80_000), (1024, 150_000))
+
+
+def arguments() -> argparse.Namespace:
+    """--scale shrinks the number of requests (a smoke run); --follower is for the processes that a system starts itself."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--payload", type=int, default=PAYLOAD)
+    parser.add_argument("--follower", default="")
+    parser.add_argument("--directory", default="")
+    return parser.parse_args()
+
+
+def counted(scale: float) -> list[tuple[int, int]]:
+    return [(in_flight, max(in_flight, int(count * scale))) for in_flight, count in LEVELS]
+
+
+def drive(send: Callable[[], Any], in_flight: int, count: int, finish: Callable[[], None] = lambda: None) -> dict[str, float]:
+    """One thread keeps `in_flight` requests open, waiting for the oldest; `send` gives a future. The rate counts until `finish` returns."""
+    waiting: collections.deque[tuple[float, Any]] = collections.deque()
+    latencies: list[float] = []
+    clock = time.perf_counter
+    began = clock()
+
+    def settle() -> None:
+        sent, future = waiting.popleft()
+        future.get(timeout=60)
+        latencies.append(clock() - sent)
+
+    for _ in range(count):
+        waiting.append((clock(), send()))
+        if len(waiting) >= in_flight:
+            settle()
+    while waiting:
+        settle()
+    finish()
+    rate = count / (clock() - began)
+    latencies.sort()
+    return {"rate": rate, "p50_ms": latencies[count // 2] * 1e3, "p99_ms": latencies[int(count * 0.99)] * 1e3}
+
+
+class Child:
+    """A process of the same module, started with --follower NAME; lines both ways."""
+
+    def __init__(self, module: str, name: str, *extra: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module, "--follower", name, *extra], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.process.args}: ended with {self.process.wait()}")
+        return line.strip()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def report(levels: dict[int, dict[str, float]]) -> None:
+    print(json.dumps(levels))

@@ -1,0 +1,94 @@
+"""`Cluster`: the same messages as plain methods, for code that does not think in actors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coterie.actors.config import Config
+from coterie.actors.event_bus import EventStream
+from coterie.actors.messages import (
+    Acks,
+    ClusterStatus,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Publish,
+    Published,
+    Read,
+    RegisterHandler,
+    Status,
+    Subscribe,
+    TransferLeadership,
+    Write,
+)
+from coterie.actors.supervisor import ClusterRef, ClusterSupervisor
+
+
+class Cluster:
+    """A running node; a context manager that stops it. Every method may raise a `CoterieError`, and keeps its deadline.
+
+    with Cluster(Config(node_id="n1", bootstrap=True)) as cluster:
+        cluster.publish("orders.created", b"42")
+
+    `timeout`: seconds; None is `Config.request_timeout`. Safe to use from several threads.
+    """
+
+    def __init__(self, config: Config, handler: Any = None) -> None:
+        """handler: a running HandlerActor's reference. Raises ConfigError, StorageError, BindFailed."""
+        self.ref: ClusterRef = ClusterSupervisor.start(config)
+        if handler is not None:
+            self.register(handler)
+
+    def register(self, handler: Any) -> None:
+        self.ref.ask(RegisterHandler(handler))
+
+    def publish(
+        self,
+        topic: str,
+        data: bytes,
+        *,
+        acks: Acks = "quorum",
+        message_id: str | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Published:
+        """See `Publish`. Raises Indeterminate when the outcome is unknown, NoQuorum or Overloaded when it was certainly not done."""
+        answer: Published = self.ref.ask(Publish(topic, data, acks, message_id, headers, timeout))
+        return answer
+
+    def write(self, op: str, data: bytes = b"", *, timeout: float | None = None) -> bytes:
+        answer: bytes = self.ref.ask(Write(op, data, timeout))
+        return answer
+
+    def read(self, op: str, data: bytes = b"", *, timeout: float | None = None) -> bytes:
+        answer: bytes = self.ref.ask(Read(op, data, timeout))
+        return answer
+
+    def status(self, *, local: bool = False, timeout: float | None = None) -> ClusterStatus:
+        answer: ClusterStatus = self.ref.ask(Status(local, timeout))
+        return answer
+
+    def join(self, member_id: str, raft_addr: str, *, timeout: float | None = None) -> Joined:
+        answer: Joined = self.ref.ask(Join(member_id, raft_addr, timeout))
+        return answer
+
+    def leave(self, member_id: str, *, timeout: float | None = None) -> Left:
+        answer: Left = self.ref.ask(Leave(member_id, timeout))
+        return answer
+
+    def transfer_leadership(self, member_id: str | None = None, *, timeout: float | None = None) -> None:
+        self.ref.ask(TransferLeadership(member_id, timeout))
+
+    def events(self, capacity: int = 1024) -> EventStream:
+        answer: EventStream = self.ref.ask(Subscribe(capacity=capacity))
+        return answer
+
+    def stop(self) -> None:
+        self.ref.stop()
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -1,0 +1,291 @@
+"""Clusters of real processes for the product tests: start, ask, kill, pause, restart, and read what every handler has had."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.product.wait import wait_for
+
+
+class NodeFailed(AssertionError):
+    """A node process said that it could not start, or ended."""
+
+
+class CommandFailed(Exception):
+    """The node answered with an error. `name`: the exception's class; `text`: its message."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name}: {text}")
+        self.name, self.text = name, text
+
+
+def free_port() -> int:
+    """A TCP port free for UDP too, and whose neighbour is free: the second management server sits on the next port."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            tcp = stack.enter_context(socket.socket())
+            tcp.bind(("127.0.0.1", 0))
+            port = tcp.getsockname()[1]
+            try:
+                stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(("127.0.0.1", port))
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+        return port
+
+
+class Node:
+    """One node's settings and, while it runs, its process."""
+
+    def __init__(self, directory: Path, name: str, seeds: str, bootstrap: bool = False, handler: bool = True, **config: Any) -> None:
+        self.directory, self.name, self.handler = directory, name, handler
+        self.config = {
+            "node_id": name,
+            "raft_addr": f"127.0.0.1:{free_port()}",
+            "mem_bind": f"127.0.0.1:{free_port()}",
+            "mgmt_addr": f"127.0.0.1:{free_port()}",
+            "seeds_csv": seeds,
+            "data_dir": str(directory / name),
+            "bootstrap": bootstrap,
+            **config,
+        }
+        self.process: subprocess.Popen[str] | None = None
+        self.lines: list[dict[str, Any]] = []
+        self._changed = threading.Condition()
+        self._numbers = itertools.count()
+        self._ended = False
+
+    @property
+    def raft_addr(self) -> str:
+        return str(self.config["raft_addr"])
+
+    @property
+    def mgmt_addr(self) -> str:
+        return str(self.config["mgmt_addr"])
+
+    @property
+    def deliveries_path(self) -> Path:
+        return self.directory / f"{self.name}.deliveries"
+
+    def start(self, deadline: float = 20) -> Node:
+        settings = {"config": self.config, "deliveries": str(self.deliveries_path), "handler": self.handler}
+        self._ended = False
+        begin = len(self.lines)
+        with (self.directory / f"{self.name}.stderr").open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.product.worker", json.dumps(settings)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                cwd=Path(__file__).parents[2],
+                env=os.environ | {"PYTHONWARNINGS": "error::ResourceWarning"},
+            )
+        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
+        line = self.wait_line(lambda line: line.get("event") in ("started", "failed"), deadline, begin)
+        if line["event"] == "failed":
+            raise NodeFailed(f"{line['error']}: {line['text']}")
+        return self
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for text in process.stdout:
+            with self._changed:
+                self.lines.append({"at": time.monotonic(), **json.loads(text)})
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = self.process is process
+            self._changed.notify_all()
+
+    def wait_line(self, wanted: Callable[[dict[str, Any]], bool], deadline: float, begin: int = 0) -> dict[str, Any]:
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            found[:] = [line for line in self.lines[begin:] if wanted(line)]
+            return bool(found) or self._ended
+
+        with self._changed:
+            self._changed.wait_for(look, deadline)
+        if not found:
+            stderr = (self.directory / f"{self.name}.stderr").read_text()[-3000:]
+            raise NodeFailed(f"{self.name}: not said within {deadline} s; the process {'ended' if self._ended else 'runs'}\n{stderr}")
+        return found[0]
+
+    def post(self, cmd: str, **arguments: Any) -> int:
+        number = next(self._numbers)
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"cmd": cmd, "n": number, **arguments}) + "\n")
+        self.process.stdin.flush()
+        return number
+
+    def ask(self, cmd: str, wait: float = 30, **arguments: Any) -> Any:
+        begin = len(self.lines)
+        number = self.post(cmd, **arguments)
+        line = self.wait_line(lambda line: line.get("reply") == number, wait, begin)
+        if "error" in line:
+            raise CommandFailed(line["error"], line["text"])
+        return line["value"]
+
+    def status(self, local: bool = False) -> dict[str, Any]:
+        answer: dict[str, Any] = self.ask("status", local=local)
+        return answer
+
+    # -- what happens to processes --------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        if self.running:
+            assert self.process is not None
+            self.process.kill()
+            self.process.wait(10)
+        self._close_pipes()
+
+    def stop(self, deadline: float = 20) -> None:
+        """A graceful stop."""
+        if self.running:
+            assert self.process is not None
+            self.post("stop")
+            self.process.wait(deadline)
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        if self.process is not None:
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+
+    # -- what its handler has had ---------------------------------------------------------------------------------------------
+
+    def deliveries(self) -> dict[str, list[tuple[int, int, str, str]]]:
+        """topic -> [(seq, attempt, digest, head)] in the order of the calls, over all lives of the node."""
+        by_topic: dict[str, list[tuple[int, int, str, str]]] = collections.defaultdict(list)
+        text = self.deliveries_path.read_text() if self.deliveries_path.exists() else ""
+        for line in text.splitlines():
+            topic, seq, attempt, digest, head = line.split("\t")
+            by_topic[json.loads(topic)].append((int(seq), int(attempt), digest, head))
+        return dict(by_topic)
+
+
+class ProcessCluster:
+    """Nodes n1, n2, …, n1 bootstraps, the others are joined as voters."""
+
+    def __init__(self, directory: Path, count: int = 3, **config: Any) -> None:
+        self.directory = directory
+        first = Node(directory, "n1", "", bootstrap=True, **config)
+        seed = str(first.config["mem_bind"])
+        self.nodes = [first, *(Node(directory, f"n{n}", seed, **config) for n in range(2, count + 1))]
+
+    def __getitem__(self, name: str) -> Node:
+        return next(node for node in self.nodes if node.name == name)
+
+    def start(self) -> ProcessCluster:
+        for node in self.nodes:
+            node.start()
+        wait_for(lambda: self.nodes[0].status()["leader_id"] == "n1", 10, "n1 leads")
+        for node in self.nodes[1:]:
+            self.nodes[0].ask("join", id=node.name, raft_addr=node.raft_addr)
+        for node in self.nodes:
+            wait_for(
+                lambda node=node: (
+                    node.status(local=True)["leader_id"] == "n1" and len(node.status(local=True)["members"]) == len(self.nodes)
+                ),
+                10,
+                f"{node.name} sees all",
+            )
+        return self
+
+    def leader(self, deadline: float = 10) -> Node:
+        """The node that a majority of the running nodes believes to lead, once it says so itself."""
+        found: list[Node] = []
+
+        def look() -> bool:
+            for node in self.nodes:
+                if node.running:
+                    with contextlib.suppress(CommandFailed, NodeFailed):
+                        status = node.ask("status", local=True, wait=5)
+                        if status["role"] == "leader":
+                            found[:] = [node]
+                            return True
+            return False
+
+        wait_for(look, deadline, "there is a leader")
+        return found[0]
+
+    def followers(self) -> list[Node]:
+        leader = self.leader()
+        return [node for node in self.nodes if node.running and node is not leader]
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            if node.running:
+                node.post("stop")
+        for node in self.nodes:
+            if node.process is not None:
+                try:
+                    node.process.wait(20)
+                finally:
+                    node.kill()
+
+
+@contextlib.contextmanager
+def process_cluster(directory: Path, count: int = 3, **config: Any) -> Iterator[ProcessCluster]:
+    cluster = ProcessCluster(directory, count, **config)
+    try:
+        yield cluster.start()
+    finally:
+        for node in cluster.nodes:
+            node.kill()
+
+
+def check_same_everywhere(nodes: list[Node], exactly_once: bool) -> dict[str, list[tuple[int, str, str]]]:
+    """The same (seq, digest) sequence per topic on every node, without a hole; returns it. exactly_once: nothing was delivered twice."""
+    reference: dict[str, list[tuple[int, str, str]]] = {}
+    for node in nodes:
+        for topic, deliveries in node.deliveries().items():
+            seen: dict[int, tuple[str, str]] = {}
+            order: list[int] = []
+            for seq, attempt, digest, head in deliveries:
+                if seq in seen:
+                    assert not exactly_once, f"{node.name}: {topic!r} seq {seq} was delivered twice (attempt {attempt})"
+                    assert seen[seq] == (digest, head), f"{node.name}: {topic!r} seq {seq} was delivered with other bytes"
+                    continue
+                seen[seq] = (digest, head)
+                order.append(seq)
+            assert order == list(range(1, len(order) + 1)), f"{node.name}: {topic!r} out of order or with a hole: {first_break(order)}"
+            sequence = [(seq, *seen[seq]) for seq in order]
+            known = reference.setdefault(topic, sequence)
+            shared = min(len(known), len(sequence))
+            assert known[:shared] == sequence[:shared], f"{node.name}: {topic!r} differs from the other nodes"
+            assert len(known) == len(sequence), f"{node.name}: {topic!r} has {len(sequence)} records, others {len(known)}"
+    for node in nodes:
+        assert node.deliveries().keys() == reference.keys(), f"{node.name}: lacks topics {reference.keys() - node.deliveries().keys()}"
+    return reference
+
+
+def first_break(order: list[int]) -> str:
+    for place, seq in enumerate(order, start=1):
+        if seq != place:
+            return f"at place {place} stands {seq}, before it {order[max(0, place - 3) : place - 1]}"
+    return "none"
