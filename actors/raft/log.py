@@ -32,11 +32,12 @@ class LogReader(Protocol):
     def last_index(self) -> int: ...
 
     def term(self, index: int) -> int:
-        """Term of the entry at `index`; 0 for index 0. Raises KeyError outside of the log, StorageError when the stored bytes are damaged."""
+        """Term of the entry at `index`, or at first_index - 1 (0 for index 0). KeyError outside of that, StorageError when the bytes are damaged."""
         ...
 
     def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
-        """Entries first..last inclusive, cut after the one that reaches `max_bytes` of data; at least one. KeyError outside of the log."""
+        """Entries first..last inclusive, cut after the one that reaches `max_bytes` of data; at least one. KeyError when first..last is no
+        range within the log (also an empty one), StorageError when an entry is damaged."""
         ...
 
 
@@ -54,8 +55,9 @@ class RaftLog(LogReader, Protocol):
         ...
 
     def append(self, entries: list[Entry], hard_state: HardState | None = None, truncate_from: int | None = None) -> None:
-        """Remove every entry from `truncate_from` on, add `entries` (consecutive from the then last index + 1), store `hard_state`:
-        one transaction, on the disk when this returns. Raises StorageError; after that nothing more may be written."""
+        """Remove every entry from `truncate_from` on (none when that is beyond the end), add `entries` (consecutive from the then last index + 1),
+        store `hard_state`: one transaction, on the disk when this returns. ValueError for a gap or a cut below first_index: nothing was changed.
+        StorageError when the disk failed: nothing more may be written, every later append raises it again."""
         ...
 
     def close(self) -> None: ...

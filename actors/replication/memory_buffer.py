@@ -1,0 +1,102 @@
+"""The replication buffer of a node without a directory for one: the contract of `ReplicationBuffer` in memory, gone with the process."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from itertools import chain, islice, takewhile
+
+from coterie.actors.replication.buffer import (
+    BufferState,
+    BufferWrite,
+    Gap,
+    Remembered,
+    StoredBatch,
+    TopicState,
+    check_applied,
+    check_topic,
+    declared,
+    extended,
+    moved,
+    trimmed,
+    window_change,
+)
+
+
+class MemoryBuffer:
+    """`ReplicationBuffer` (see `buffer.py`): per topic a list of batches in order. A write is checked as a whole, then done."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, TopicState] = {}
+        self._batches: dict[str, list[StoredBatch]] = {}
+        self._applied = (0, 0)
+        self._window: OrderedDict[bytes, Remembered] = OrderedDict()  # its front is taken off in constant time
+        self._lock = threading.Lock()
+
+    def load(self) -> BufferState:
+        with self._lock:
+            return BufferState(dict(self._topics), self._applied, tuple(self._window.values()))
+
+    def write(self, change: BufferWrite) -> None:
+        with self._lock:
+            topics, dropped = self._changed(change)
+            applied = check_applied(self._applied, change.applied) if change.applied is not None else self._applied
+            leaving, entering = window_change(self._window.keys(), change)
+            # Everything was found sound: from here on nothing raises.
+            for batch in change.batches:
+                self._batches.setdefault(batch.topic, []).append(batch)
+            for topic, count in dropped.items():
+                del self._batches.get(topic, [])[:count]
+            self._topics.update(topics)
+            self._applied = applied
+            for message_id in leaving:
+                del self._window[message_id]
+            for remembered in entering:
+                self._window[remembered.message_id] = remembered
+
+    def read(self, topic: str, seq: int, max_bytes: int, max_batches: int) -> list[StoredBatch]:
+        with self._lock:
+            state = self._topics.get(topic)
+            if state is None or seq >= state.next_seq:
+                return []
+            if seq < state.first_seq:
+                raise Gap(topic, seq, state.first_seq)
+            stored = self._batches[topic]
+            at = bisect_right(stored, seq, key=lambda batch: batch.first_seq) - 1
+            found = stored[at : at + max_batches]
+        size = 0
+        for count, batch in enumerate(found, 1):
+            size += len(batch.data)
+            if size >= max_bytes:
+                return found[:count]
+        return found
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _changed(self, change: BufferWrite) -> tuple[dict[str, TopicState], dict[str, int]]:
+        """The topics that the write changes, and how many batches each loses from its front."""
+        changed: dict[str, TopicState] = {}
+        appended: dict[str, list[StoredBatch]] = {}
+        dropped: dict[str, int] = {}
+
+        def state(topic: str) -> TopicState:
+            check_topic(topic)
+            return changed.get(topic) or self._topics.get(topic) or TopicState()
+
+        for batch in change.batches:
+            changed[batch.topic] = extended(state(batch.topic), batch)
+            appended.setdefault(batch.topic, []).append(batch)
+        for topic, next_seq in change.topics.items():
+            before = state(topic)
+            changed[topic] = after = declared(topic, before, next_seq, topic in appended)
+            dropped[topic] = before.batches - after.batches
+        for topic, cursor in change.cursors.items():
+            changed[topic] = moved(topic, state(topic), cursor)
+        for topic, below in change.trim:
+            held = chain(self._batches.get(topic, ()), appended.get(topic, ()))
+            whole = list(takewhile(lambda batch: batch.first_seq + batch.count <= below, islice(held, dropped.get(topic, 0), None)))  # noqa: B023
+            changed[topic] = trimmed(state(topic), ((batch.count, len(batch.data)) for batch in whole))
+            dropped[topic] = dropped.get(topic, 0) + len(whole)
+        return changed, dropped

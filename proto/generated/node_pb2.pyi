@@ -1,0 +1,112 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Failure(_message.Message):
+    __slots__ = ("kind", "text", "leader_id", "leader_addr")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    LEADER_ID_FIELD_NUMBER: _ClassVar[int]
+    LEADER_ADDR_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    text: str
+    leader_id: str
+    leader_addr: str
+    def __init__(self, kind: _Optional[str] = ..., text: _Optional[str] = ..., leader_id: _Optional[str] = ..., leader_addr: _Optional[str] = ...) -> None: ...
+
+class ReadRequest(_message.Message):
+    __slots__ = ("op", "data")
+    OP_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    op: str
+    data: bytes
+    def __init__(self, op: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ReadReply(_message.Message):
+    __slots__ = ("data", "failure")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    failure: Failure
+    def __init__(self, data: _Optional[bytes] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class ForwardRequest(_message.Message):
+    __slots__ = ("id", "batch")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    batch: bytes
+    def __init__(self, id: _Optional[int] = ..., batch: _Optional[bytes] = ...) -> None: ...
+
+class ForwardReply(_message.Message):
+    __slots__ = ("id", "ok", "payload", "failure")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    OK_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    ok: bool
+    payload: bytes
+    failure: Failure
+    def __init__(self, id: _Optional[int] = ..., ok: bool = ..., payload: _Optional[bytes] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class TopicAck(_message.Message):
+    __slots__ = ("topic", "seq")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    seq: int
+    def __init__(self, topic: _Optional[str] = ..., seq: _Optional[int] = ...) -> None: ...
+
+class AckBatch(_message.Message):
+    __slots__ = ("node_id", "announce", "acks")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
+    ACKS_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    announce: bool
+    acks: _containers.RepeatedCompositeFieldContainer[TopicAck]
+    def __init__(self, node_id: _Optional[str] = ..., announce: bool = ..., acks: _Optional[_Iterable[_Union[TopicAck, _Mapping]]] = ...) -> None: ...
+
+class AcksDone(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class TopicCursor(_message.Message):
+    __slots__ = ("topic", "next_seq")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    NEXT_SEQ_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    next_seq: int
+    def __init__(self, topic: _Optional[str] = ..., next_seq: _Optional[int] = ...) -> None: ...
+
+class FollowRequest(_message.Message):
+    __slots__ = ("node_id", "cursors")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    CURSORS_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    cursors: _containers.RepeatedCompositeFieldContainer[TopicCursor]
+    def __init__(self, node_id: _Optional[str] = ..., cursors: _Optional[_Iterable[_Union[TopicCursor, _Mapping]]] = ...) -> None: ...
+
+class FollowBatch(_message.Message):
+    __slots__ = ("topic", "first_seq", "count", "index", "data")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    first_seq: int
+    count: int
+    index: int
+    data: bytes
+    def __init__(self, topic: _Optional[str] = ..., first_seq: _Optional[int] = ..., count: _Optional[int] = ..., index: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class FollowBatches(_message.Message):
+    __slots__ = ("batches",)
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    batches: _containers.RepeatedCompositeFieldContainer[FollowBatch]
+    def __init__(self, batches: _Optional[_Iterable[_Union[FollowBatch, _Mapping]]] = ...) -> None: ...
