@@ -102,6 +102,13 @@ class TransferLeadership:
     timeout: float | None = None
 
 
+@attrs.define(frozen=True)
+class Here:
+    """Between nodes: carry `message` out on this node or refuse it with NotLeader; another node has passed it on already."""
+
+    message: Any
+
+
 # -- public: replies --------------------------------------------------------------------------------------------------------------
 
 

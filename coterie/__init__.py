@@ -41,6 +41,7 @@ _HOMES = {
     "coterie.cluster": "Cluster",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+__all__ = list(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:

@@ -54,10 +54,20 @@ _POLL: Final = 0.05  # how often a quorum change under way looks whether it can 
 _SUFFRAGE: Final = {VOTER: "voter", NONVOTER: "learner"}
 
 
+class SetSink:
+    """The actor that gets Committed, Appended and ProposalsFailed from now on."""
+
+    __slots__ = ("ref",)
+
+    def __init__(self, ref: Ref) -> None:
+        self.ref = ref
+
+
 class RaftActor(Actor):
     """Takes Propose, Applied, ChangeQuorum, GetRaftView and TransferLeadership.
 
-    sink: the actor that gets Committed, Appended and ProposalsFailed; without one, entries count as applied when they are committed.
+    wait_for_sink: what is committed is kept until `SetSink` says who gets it; otherwise, and without a sink, entries count as applied when they are
+    committed.
     observe(view, events): called in this thread when role, term, leader or configuration changed; must not block. `events` are the core's.
     Start-up errors (a port in use, a damaged log) go to `started`, a future that resolves with the advertised address.
     """
@@ -73,7 +83,7 @@ class RaftActor(Actor):
         *,
         applied: int = 0,
         bootstrap: bool = False,
-        sink: Ref | None = None,
+        wait_for_sink: bool = False,
         observe: Callable[[RaftView, list[Any]], object] | None = None,
         on_crash: Callable[[Crash], None] | None = None,
         seed: int | None = None,
@@ -81,7 +91,9 @@ class RaftActor(Actor):
         super().__init__(node_id, on_crash)
         self.started = LightFuture()
         self._id, self._bind, self._raft_log, self._settings = node_id, bind, log, settings
-        self._applied, self._bootstrap, self._sink, self._observe = applied, bootstrap, sink, observe
+        self._applied, self._bootstrap, self._observe = applied, bootstrap, observe
+        self._sink: Ref | None = None
+        self._kept: list[Any] | None = [] if wait_for_sink else None
         self._random = random.Random(seed)
         self._proposals: list[tuple[bytes, Any, bool]] = []
         self._want_appended: list[tuple[Any, int]] = []
@@ -180,6 +192,8 @@ class RaftActor(Actor):
             return self.view()
         if kind is ChangeQuorum:
             return self._change(message)
+        if kind is SetSink:
+            return self._set_sink(message.ref)
         if kind is TransferLeadership:
             return self._transfer(message)
         raise TypeError(f"the Raft actor does not take {kind.__name__}")
@@ -272,8 +286,16 @@ class RaftActor(Actor):
         for entry, context in committed:
             if context.__class__ is LightFuture:
                 context.set(entry.index)
-        if sink is None:
+        if self._kept is not None:
+            self._kept.extend(committed)
+        elif sink is None:
             self.core.applied_to(committed[-1][0].index)
+
+    def _set_sink(self, ref: Ref) -> None:
+        self._sink = ref
+        kept, self._kept = self._kept, None
+        if kept:
+            ref.send(Committed(kept))
 
     def _fail(self, contexts: list[Any], error: CoterieError) -> None:
         for_sink = []

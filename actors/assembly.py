@@ -1,0 +1,259 @@
+"""A node's rooms: in which order they are opened, how they are wired, and in which order they are closed.
+
+Opening: data directory and log, then everything that binds a port (so that a port in use is said before anything is promised), then Raft and publishing. What
+was opened is closed again when a later step fails. Closing is the reverse, and each step is bounded in time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from coterie.actors.base import LATER, Crash, Ref
+from coterie.actors.config import Config
+from coterie.actors.data_dir import DataDir
+from coterie.actors.errors import InvalidRequest
+from coterie.actors.event_bus import Callbacks, EventBus
+from coterie.actors.future import LightFuture
+from coterie.actors.handler import HandlerActor, ObjectHandler
+from coterie.actors.management.client import NodeClient
+from coterie.actors.management.server import ManagementAddresses, ManagementServer, ManagementSettings, Open
+from coterie.actors.management.service import ClusterService
+from coterie.actors.membership.actor import MembershipActor
+from coterie.actors.messages import (
+    Emit,
+    GetRaftView,
+    Here,
+    LeaveGossip,
+    MembershipView,
+    RaftView,
+    SetHandler,
+    Subscribe,
+    Topology,
+    TransferLeadership,
+)
+from coterie.actors.observability.metrics import Metrics
+from coterie.actors.raft.actor import RaftActor, SetSink
+from coterie.actors.raft.lmdb_log import LmdbLog
+from coterie.actors.raft.log import RaftLog
+from coterie.actors.raft.memory_log import MemoryLog
+from coterie.actors.raft.settings import Settings
+from coterie.actors.replication.buffer import ReplicationBuffer
+from coterie.actors.replication.lmdb_buffer import LmdbBuffer
+from coterie.actors.replication.memory_buffer import MemoryBuffer
+from coterie.actors.replication.publisher import Limits
+from coterie.actors.replication.room import Replication
+from coterie.actors.topology import META_RAFT, own_meta
+from coterie.actors.wires import Wires
+from coterie.transport.addresses import parse_address
+from coterie.transport.errors import AddressError
+from coterie.transport.grpc_client import ChannelPool
+
+STOP_PATIENCE = 5.0  # seconds for each room to stop
+TRANSFER_PATIENCE = 2.0
+
+
+class Rooms:
+    """The rooms of one node. `supervisor`: its reference, as a user holds it; `on_crash`: told of every crash, in the crashed actor's thread."""
+
+    raft: Ref
+    membership: Ref
+    publisher: Ref
+    events: Ref
+
+    def __init__(self, config: Config, supervisor: Any, on_crash: Callable[[Crash], None]) -> None:
+        self.config, self._supervisor, self._on_crash = config, supervisor, on_crash
+        self.addresses: dict[str, str] = {}
+        self.metrics = Metrics(config.node_id)
+        self.app_handler: Any = None
+        self._closing: list[Callable[[], object]] = []  # what is open, latest last
+        self._replication: Replication | None = None
+        self._handler: Any = None
+
+    # -- opening --------------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Raises StorageError, BindFailed."""
+        config = self.config
+        directory, log, buffer = self._open_storage()
+        self.events = self._start(EventBus, config.node_id, self._on_crash)
+        if Callbacks.wanted(config):
+            callbacks = self._start(Callbacks, config, self._on_crash)
+            self.events.ask(Subscribe(listener=callbacks, capacity=1 << 20))
+        self._open_management()
+        raft = self._open_raft(log, buffer)
+        self._open_membership(directory)
+        replication = self._replication
+        assert replication is not None
+        self.publisher = replication.start(raft)
+        self._closing.append(replication.stop)
+        raft.tell(SetSink(self.publisher))
+        if config.app_handlers is not None:
+            self.app_handler = self._application(config.app_handlers)
+
+    def _start(self, actor: Any, *args: Any, **kwargs: Any) -> Ref:
+        ref: Ref = actor.start(*args, **kwargs)
+        self._closing.append(lambda: ref.stop(timeout=STOP_PATIENCE))
+        return ref
+
+    def _open_storage(self) -> tuple[DataDir | None, RaftLog, ReplicationBuffer]:
+        config = self.config
+        if not config.data_dir:
+            buffer: ReplicationBuffer = MemoryBuffer()
+            return None, MemoryLog(), buffer
+        directory = DataDir.open(config.data_dir, config.node_id)
+        self._closing.append(directory.close)
+        log = LmdbLog.open(directory.raft_path, directory.identity)
+        self._closing.append(log.close)
+        durable = LmdbBuffer.open(directory.buffer_path(config.repl_buffer_dir), directory.identity)
+        self._closing.append(durable.close)
+        return directory, log, durable
+
+    def _open_management(self) -> None:
+        config, supervisor = self.config, self._supervisor
+        pool = ChannelPool(config.node_id, observer=self.metrics.channels)
+        self._closing.append(pool.close)
+        self.client = NodeClient(pool, config.node_id)
+        self.wires = Wires(config.node_id, self.client)
+        self._closing.append(self.wires.close)
+        service = ClusterService(
+            lambda message: supervisor.ask(message, block=False),
+            lambda message: supervisor.ask(Here(message), block=False),
+            node_id=config.node_id,
+            timeout=config.request_timeout,
+            max_payload=config.max_payload,
+            metrics=self.metrics.text,
+            on_join=self.metrics.join_request,
+        )
+        settings = ManagementSettings(config.mgmt_addr, config.mgmt_proto, config.http_addr, config.grpc_addr)
+        ports = self.wires.ports(lambda: self._replication if hasattr(self, "publisher") else None)
+        server = self._start(ManagementServer, settings, service, ports, pool, node=config.node_id, on_crash=self._on_crash)
+        where: ManagementAddresses = server.ask(Open())
+        self.addresses |= {"http": where.http, "grpc": where.grpc, "mgmt": where.mgmt}
+
+    def _open_raft(self, log: RaftLog, buffer: ReplicationBuffer) -> Ref:
+        config = self.config
+        self._replication = Replication(
+            config.node_id,
+            buffer,
+            self.wires,
+            self.wires.send_acks,
+            lambda event: self.events.send(Emit(event)),
+            follow_link=self.wires.follow_link,
+            limits=Limits(request_timeout=config.request_timeout, max_payload=config.max_payload, window=config.repl_window),
+            retry=config.repl_retry,
+            metrics=self.metrics,
+            on_crash=self._on_crash,
+        )
+        settings = Settings(
+            heartbeat_timeout=config.heartbeat_timeout, election_timeout=config.election_timeout, lease_timeout=config.lease_timeout
+        )
+        self.raft = self._start(
+            RaftActor,
+            config.node_id,
+            config.raft_addr,
+            log,
+            settings,
+            applied=self._replication.applied[0],
+            bootstrap=config.bootstrap,
+            wait_for_sink=True,
+            observe=self._raft_changed,
+            on_crash=self._on_crash,
+        )
+        actor: Any = self.raft._actor_weakref()
+        self.addresses["raft"] = actor.started.get()
+        return self.raft
+
+    def _raft_changed(self, view: RaftView, events: list[Any]) -> None:
+        supervisor = self._supervisor._actor_weakref()
+        if supervisor is not None:
+            supervisor.raft_changed(view, events)
+
+    def _open_membership(self, directory: DataDir | None) -> None:
+        raise NotImplementedError
+
+    def _application(self, handlers: Any) -> Any:
+        """`Config.app_handlers`: a running handler's reference, a HandlerActor class, or any object with some of the three methods."""
+        if isinstance(handlers, type) and issubclass(handlers, HandlerActor):
+            return self._start(handlers)
+        if hasattr(handlers, "actor_urn") and hasattr(handlers, "ask"):
+            return handlers
+        return self._start(ObjectHandler, handlers)
+
+    # -- while it runs --------------------------------------------------------------------------------------------------------
+
+    def meta(self, leads_in: int | None) -> dict[str, str]:
+        return own_meta(self.addresses["mgmt"], self.addresses["grpc"], self.addresses["raft"], leads_in)
+
+    def topology_changed(self, topology: Topology) -> None:
+        self.wires.topology = topology
+        self.publisher.send(topology)
+        if self._replication is not None and self._replication.follower is not None:
+            self._replication.follower.send(topology)
+
+    def handler_changed(self, handler: Any) -> None:
+        self.publisher.send(SetHandler(handler))
+
+    def subscribe(self, message: Subscribe, reply: LightFuture | None) -> Any:
+        """Pass a subscription to the bus; its answer goes to whoever asked."""
+        future = self.events.ask(message, block=False)
+        if reply is None:
+            return None
+        future.on_done(lambda: reply.fail(future.error) if future.error is not None else reply.set(future.get()))
+        return LATER
+
+    def check_join(self, member: str, raft_addr: str, membership: MembershipView) -> None:
+        """What can be said about a join before Raft is asked. Raises InvalidRequest."""
+        try:
+            address = parse_address(raft_addr if isinstance(raft_addr, str) else "")
+        except AddressError as error:
+            raise InvalidRequest(f"raftAddr={raft_addr!r}: {error}") from None
+        if not address.host or not address.port or address.everywhere:
+            raise InvalidRequest(f"raftAddr={raft_addr!r}: give the host and port that the other nodes can dial")
+        known = next((m for m in membership.members if m.id == member and m.state in ("alive", "suspect")), None)
+        told = known.meta.get(META_RAFT, "") if known is not None else ""
+        if told and told != raft_addr and parse_address(told).port != address.port:
+            raise InvalidRequest(f"raftAddr={raft_addr!r}: {member!r} itself says in gossip that its Raft address is {told}; give that one")
+
+    # -- closing --------------------------------------------------------------------------------------------------------------
+
+    def say_good_bye(self, raft: RaftView, failed: bool) -> None:
+        """A graceful stop: hand leadership over, leave the quorum if configured, tell the gossip. Each is tried, none is waited for long."""
+        if failed or not hasattr(self, "publisher"):
+            return
+        quietly = self._try
+        me = self.config.node_id
+        others = [server for server in raft.servers if server.id != me and server.suffrage == "voter"]
+        if raft.role == "leader" and others:
+            quietly(lambda: self.raft.ask(TransferLeadership(), timeout=TRANSFER_PATIENCE))
+        if self.config.leave_on_stop:
+            if others:
+                quietly(lambda: self._leave_quorum(me))
+            quietly(lambda: self.membership.ask(LeaveGossip(), timeout=STOP_PATIENCE))
+
+    def _leave_quorum(self, me: str) -> None:
+        topology = self.wires.topology
+        deadline = threading.Event()
+        for _ in range(20):
+            view: RaftView = self.raft.ask(GetRaftView(), timeout=1)
+            address = topology.grpc_addr.get(view.leader_id, "")
+            if view.leader_id and view.leader_id != me and address:
+                self.client.leave(address, me, STOP_PATIENCE).get(timeout=STOP_PATIENCE)
+                return
+            deadline.wait(0.1)
+
+    def _try(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - the node stops anyway; what it could not say, the others find out by themselves
+            self._supervisor_log().info("while stopping: %s", error)
+
+    def _supervisor_log(self) -> Any:
+        return self._supervisor._actor_weakref().log
+
+    def close(self) -> None:
+        closing, self._closing = self._closing, []
+        for step in reversed(closing):
+            self._try(step)
+

@@ -1,0 +1,225 @@
+"""What this node asks of another one, over gRPC: requests passed on to the leader, a session of publishes, acknowledgements, a stream to follow.
+
+Every request answers by a `LightFuture` and blocks nobody. It is marked as passed on already, so the other node either does it or says NotLeader. What a lost
+answer means is decided in `failures.from_answer`: a write is Indeterminate unless it certainly never left, a read or a status is just Unreachable.
+
+Sessions and streams are opened by the wiring's actors and answer by callbacks from a thread of their own. An acknowledgement that cannot be sent
+is not kept: they are cumulative, and whoever sends them announces its whole state on the next connection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError, Message
+
+from coterie.actors.errors import CoterieError, Indeterminate
+from coterie.actors.future import LightFuture
+from coterie.actors.management.failures import from_answer, from_failure
+from coterie.actors.management.grpc_api import FORWARDED
+from coterie.actors.management.node_api import Batch
+from coterie.actors.management.requests import parse_status
+from coterie.actors.messages import Joined, Left, Published
+from coterie.proto.generated import cluster_pb2 as cluster
+from coterie.proto.generated import node_pb2 as node
+from coterie.transport.grpc_client import Answer, ChannelPool, ClientStream
+
+__all__ = ["AckSender", "AckStream", "ForwardLink", "LeaderLinks", "NodeClient"]
+
+_MANAGEMENT: Final = "/cluster.v1.Management/"
+_NODE: Final = "/coterie.v1.Node/"
+
+OnReply = Callable[[int, bytes | None, Exception | None], None]
+OnClosed = Callable[[Exception | None], None]
+
+
+class NodeClient:
+    """Asks other nodes by the address of their gRPC server (host:port); `pool` is shared with the node's other uses."""
+
+    def __init__(self, pool: ChannelPool, node_id: str = "", forwarded: bool = True) -> None:
+        """forwarded: False for an operator's tool, whose requests the other node may still pass on."""
+        self._pool = pool
+        self._node_id = node_id
+        self._metadata = (FORWARDED,) if forwarded else ()
+
+    # -- requests -------------------------------------------------------------------------------------------------------------
+
+    def write(self, address: str, op: str, data: bytes, timeout: float) -> LightFuture:
+        """-> bytes."""
+        return self._call(
+            address,
+            _MANAGEMENT + "AppWrite",
+            cluster.AppWriteRequest(op=op, data=data),
+            timeout,
+            lambda b: cluster.AppWriteResponse.FromString(b).data,
+        )
+
+    def publish(self, address: str, topic: str, data: bytes, timeout: float) -> LightFuture:
+        """One record by the management API, which does not tell its place. -> Published with seq and index 0."""
+        return self._call(
+            address, _MANAGEMENT + "AppSync", cluster.AppSyncRequest(topic=topic, data=data), timeout, lambda _: Published(topic, 0, 0)
+        )
+
+    def read(self, address: str, op: str, data: bytes, timeout: float) -> LightFuture:
+        """-> bytes."""
+        return self._call(address, _NODE + "Read", node.ReadRequest(op=op, data=data), timeout, _read_reply, repeatable=True)
+
+    def join(self, address: str, member_id: str, raft_addr: str, timeout: float) -> LightFuture:
+        """-> Joined."""
+        request = cluster.JoinRequest(id=member_id, raft_addr=raft_addr)
+        return self._call(address, _MANAGEMENT + "Join", request, timeout, lambda _: Joined(member_id, raft_addr))
+
+    def leave(self, address: str, member_id: str, timeout: float) -> LightFuture:
+        """-> Left."""
+        return self._call(address, _MANAGEMENT + "Leave", cluster.LeaveRequest(id=member_id), timeout, lambda _: Left(member_id))
+
+    def status(self, address: str, timeout: float) -> LightFuture:
+        """That node's own view. -> ClusterStatus."""
+        return self._call(
+            address,
+            _MANAGEMENT + "GetStatus",
+            cluster.GetStatusRequest(),
+            timeout,
+            lambda body: parse_status(json.loads(cluster.GetStatusResponse.FromString(body).data)),
+            repeatable=True,
+        )
+
+    def _call(
+        self, address: str, method: str, request: Message, timeout: float, read: Callable[[bytes], Any], repeatable: bool = False
+    ) -> LightFuture:
+        future = LightFuture()
+
+        def done(answer: Answer) -> None:
+            error = from_answer(answer, address, repeatable)
+            if error is not None:
+                future.fail(error)
+                return
+            try:
+                future.set(read(answer.body or b""))
+            except CoterieError as told:
+                future.fail(told)
+            except (DecodeError, ValueError) as bad:
+                future.fail(Indeterminate(f"{address}: the answer to {method} cannot be read: {bad}"))
+
+        self._pool.call(address, method, request.SerializeToString(), max(0.001, timeout), done, self._metadata)
+        return future
+
+    # -- streams; None: this node is stopping, and opens no more ------------------------------------------------------------------
+
+    def open_link(self, address: str, on_reply: OnReply, on_closed: OnClosed) -> ForwardLink | None:
+        """A session of forwarded publishes. on_reply(forward_id, payload, error) for each batch that is answered; on_closed(error) once, when the session broke:
+        what was not answered by then may or may not have been done. Both come from the session's thread."""
+
+        def message(body: bytes) -> None:
+            reply = node.ForwardReply.FromString(body)
+            on_reply(reply.id, reply.payload if reply.ok else None, None if reply.ok else from_failure(reply.failure))
+
+        stream = self._pool.stream(address, _NODE + "Forward", message, lambda a: on_closed(_ended(a, address)), metadata=self._metadata)
+        return ForwardLink(stream) if stream is not None else None
+
+    def open_acks(self, address: str, on_closed: OnClosed) -> AckStream | None:
+        """A stream of this node's acknowledgements to a leader."""
+        stream = self._pool.stream(
+            address, _NODE + "Acks", lambda body: None, lambda a: on_closed(_ended(a, address)), metadata=self._metadata
+        )
+        return AckStream(stream, self._node_id) if stream is not None else None
+
+    def follow(
+        self, address: str, cursors: dict[str, int], on_batches: Callable[[list[Batch]], None], on_closed: OnClosed
+    ) -> ClientStream | None:
+        """Receive the batches from `cursors` ({topic: next seq}) on. The stream ends with `close()`."""
+
+        def message(body: bytes) -> None:
+            on_batches([(b.topic, b.first_seq, b.count, b.index, b.data) for b in node.FollowBatches.FromString(body).batches])
+
+        request = node.FollowRequest(
+            node_id=self._node_id, cursors=[node.TopicCursor(topic=topic, next_seq=seq) for topic, seq in cursors.items()]
+        )
+        return self._pool.stream(
+            address, _NODE + "Follow", message, lambda a: on_closed(_ended(a, address)), request.SerializeToString(), self._metadata
+        )
+
+
+class ForwardLink:
+    """The follower's end of a session."""
+
+    def __init__(self, stream: ClientStream) -> None:
+        self._stream = stream
+
+    def send(self, forward_id: int, batch: bytes) -> bool:
+        """False when the session is over; never blocks."""
+        return self._stream.send(node.ForwardRequest(id=forward_id, batch=batch).SerializeToString())
+
+    def close(self) -> None:
+        """End it; `on_closed` is not called any more."""
+        self._stream.close()
+
+
+class AckStream:
+    """A member's end of its acknowledgements."""
+
+    def __init__(self, stream: ClientStream, node_id: str) -> None:
+        self._stream = stream
+        self._node_id = node_id
+
+    def send(self, acks: Iterable[tuple[str, int]], announce: bool = False) -> bool:
+        """False when the stream is over; never blocks."""
+        batch = node.AckBatch(node_id=self._node_id, announce=announce, acks=[node.TopicAck(topic=topic, seq=seq) for topic, seq in acks])
+        return self._stream.send(batch.SerializeToString())
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _ended(answer: Answer, address: str) -> CoterieError | None:
+    return from_answer(answer, address, repeatable=True)
+
+
+def _read_reply(body: bytes) -> bytes:
+    reply = node.ReadReply.FromString(body)
+    if reply.HasField("failure"):
+        raise from_failure(reply.failure)
+    return reply.data
+
+
+class LeaderLinks:
+    """The replication room's port `LeaderLink`: opens sessions by the leader's id. address_of: the gRPC address of a member, "" when it is not known."""
+
+    def __init__(self, client: NodeClient, address_of: Callable[[str], str]) -> None:
+        self._client = client
+        self._address_of = address_of
+
+    def open(self, leader_id: str, on_reply: OnReply, on_closed: OnClosed) -> ForwardLink | None:
+        """None when there is no way to that node now."""
+        address = self._address_of(leader_id)
+        return self._client.open_link(address, on_reply, on_closed) if address else None
+
+
+class AckSender:
+    """The replication room's port for acknowledgements: one stream to whoever leads, opened when it is needed. Used by one thread."""
+
+    def __init__(self, client: NodeClient, address_of: Callable[[str], str]) -> None:
+        self._client = client
+        self._address_of = address_of
+        self._address = ""
+        self._stream: AckStream | None = None
+
+    def send(self, leader_id: str, acks: dict[str, int], announce: bool) -> bool:
+        """False when they were not sent; never blocks."""
+        address = self._address_of(leader_id)
+        if address != self._address:
+            self.close()
+            self._address = address
+        if not address:
+            return False
+        if self._stream is not None and self._stream.send(acks.items(), announce):
+            return True
+        self._stream = self._client.open_acks(address, lambda error: None)  # its end shows in the next send
+        return self._stream is not None and self._stream.send(acks.items(), announce)
+
+    def close(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()

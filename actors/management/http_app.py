@@ -1,0 +1,140 @@
+"""The management API over HTTP: paths, methods, status codes. What a request means is the service's affair.
+
+Every answer but `/healthz`, `/livez`, `/readyz` and `/metrics` is JSON, refusals too. The event loop never waits for the cluster: a `LightFuture` wakes
+the request's task when it is resolved (`answer`), and a deadline bounds even a future that nobody resolves.
+
+A join or leave that is not accepted because this node does not lead is answered with 200, as go-cluster does: its clients read `leader` from a 200 only. Other
+refusals have a status code of their own (`failures.HTTP_STATUS`), with the same body beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from coterie.actors.errors import CoterieError, DeadlineExceeded, InvalidRequest, NotLeader, PayloadTooLarge
+from coterie.actors.future import LightFuture
+from coterie.actors.management.failures import HTTP_STATUS, as_ours, kind_of
+from coterie.actors.management.requests import OPERATIONS, Operation, parse_object
+from coterie.actors.management.service import ClusterService, status_json, unready
+from coterie.transport.http_server import BodyTooLarge, BodyTooSlow, read_body
+
+__all__ = ["answer", "http_app"]
+
+LOG: Final = logging.getLogger("coterie.management")
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+READY_TIMEOUT: Final = 2.0
+HEADROOM: Final = 64 << 10  # bytes of a request beside its payload
+
+
+async def answer(future: LightFuture, timeout: float) -> Any:
+    """Wait for `future` without blocking the event loop. Raises what it was failed with, or DeadlineExceeded after `timeout` seconds."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def wake() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server has stopped, and nobody waits any more
+            loop.call_soon_threadsafe(done.set)
+
+    future.on_done(wake)
+    try:
+        async with asyncio.timeout(timeout):
+            await done.wait()
+    except TimeoutError:
+        raise DeadlineExceeded(f"no answer within {timeout:g} s; the request may or may not take effect") from None
+    return future.get(timeout=0)
+
+
+def http_app(service: ClusterService) -> Starlette:
+    """The ASGI application of one node."""
+    endpoints = _Endpoints(service)
+    routes = [
+        Route("/status", endpoints.status, methods=["GET"]),
+        Route("/healthz", endpoints.alive, methods=["GET"]),
+        Route("/livez", endpoints.alive, methods=["GET"]),
+        Route("/readyz", endpoints.ready, methods=["GET"]),
+        Route("/metrics", endpoints.metrics, methods=["GET"]),
+        *(Route(f"/{name}", endpoints.post(operation), methods=["POST"]) for name, operation in OPERATIONS.items()),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug})
+
+
+class _Endpoints:
+    def __init__(self, service: ClusterService) -> None:
+        self._service = service
+        self._limit = (service.max_payload * 4 + 2) // 3 + HEADROOM
+
+    async def status(self, request: Request) -> Response:
+        try:
+            status = await answer(self._service.status(), self._service.timeout + 1.0)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it as an answer
+            return _error(error)
+        return Response(status_json(status), media_type="application/json")
+
+    async def alive(self, request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def ready(self, request: Request) -> Response:
+        try:
+            reason = unready(await answer(self._service.readiness(), READY_TIMEOUT))
+        except Exception as error:  # noqa: BLE001 - as above
+            reason = unready(as_ours(error))
+        return PlainTextResponse(reason or "ok", status_code=503 if reason else 200)
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self._service.metrics(), headers={"content-type": METRICS_TYPE})
+
+    def post(self, operation: Operation) -> Any:
+        async def serve(request: Request) -> Response:
+            try:
+                body = await read_body(request.receive, request.headers.get("content-length"), self._limit)
+            except BodyTooLarge as error:
+                return _json(operation.refuse(PayloadTooLarge(str(error))), 413)
+            except BodyTooSlow as error:
+                return _json(operation.refuse(InvalidRequest(str(error))), 408, close=True)
+            try:
+                message = operation.parse(parse_object(body))
+                reply = await answer(self._service.request(message), self._service.patience(message))
+            except Exception as error:  # noqa: BLE001 - as above
+                ours = as_ours(error)
+                known = 200 if isinstance(ours, NotLeader) and "accepted" in operation.refuse(ours) else _status(ours)
+                return _json(operation.refuse(ours), known)
+            return _json(operation.answer(reply))
+
+        return serve
+
+
+def _status(error: CoterieError) -> int:
+    return HTTP_STATUS.get(kind_of(error), 500)
+
+
+def _error(error: BaseException) -> Response:
+    ours = as_ours(error)
+    return _json({"error": str(ours), "kind": kind_of(ours)}, _status(ours))
+
+
+def _json(document: dict[str, Any], status: int = 200, close: bool = False) -> Response:
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return Response(body, status_code=status, media_type="application/json", headers={"connection": "close"} if close else None)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """No such path, or not with that method."""
+    assert isinstance(error, HTTPException)
+    response = _json({"error": f"{request.method} {request.url.path}: {error.detail.lower()}"}, error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _error(error)

@@ -1,0 +1,135 @@
+"""The actor that owns the two management servers.
+
+`mgmt_proto` says which protocol sits on `mgmt_addr`. The other one sits on `http_addr` or `grpc_addr`, by default on the next port up of the same host (and on any
+free port where `mgmt_addr` asks for one). Both are bound by `Open`, in one step: either both listen, or none does and the asker gets `BindFailed`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import attrs
+
+from coterie.actors.base import Actor
+from coterie.actors.errors import BindFailed
+from coterie.actors.management.grpc_api import HEALTH, health_service, management_services
+from coterie.actors.management.http_app import http_app
+from coterie.actors.management.node_api import NodePorts, node_service, refusing_ports
+from coterie.actors.management.service import ClusterService
+from coterie.transport.addresses import Address, advertised, parse_address
+from coterie.transport.errors import AddressError, BindError
+from coterie.transport.grpc_client import ChannelPool
+from coterie.transport.grpc_server import GrpcServer
+from coterie.transport.http_server import HttpServer
+
+__all__ = ["ManagementAddresses", "ManagementServer", "Open", "bind_addresses"]
+
+EVICT_EVERY: Final = 30.0
+MAX_PORT: Final = 65535
+
+
+@attrs.define(frozen=True)
+class Open:
+    """Ask the management server to listen. -> ManagementAddresses. Raises BindFailed, which names the setting, the address and the remedy."""
+
+
+@attrs.define(frozen=True)
+class ManagementAddresses:
+    """What others dial (host:port): `mgmt` is the one of `http` and `grpc` that `mgmt_proto` names."""
+
+    http: str
+    grpc: str
+    mgmt: str
+
+
+@attrs.define(frozen=True)
+class ManagementSettings:
+    """The fields of `Config` of the same names."""
+
+    mgmt_addr: str
+    mgmt_proto: str = "http"
+    http_addr: str = ""
+    grpc_addr: str = ""
+
+
+def bind_addresses(settings: ManagementSettings) -> tuple[str, str]:
+    """(HTTP bind, gRPC bind). Raises BindFailed when there is no next port."""
+    first = settings.mgmt_addr
+    second_setting, second = ("grpc_addr", settings.grpc_addr) if settings.mgmt_proto == "http" else ("http_addr", settings.http_addr)
+    if not second:
+        address = parse_address(first)
+        if address.port == MAX_PORT:
+            raise BindFailed(f"mgmt_addr {first!r} has no next port for {second_setting}: give {second_setting}")
+        second = str(Address(address.host, address.port + 1 if address.port else 0))
+    return (first, second) if settings.mgmt_proto == "http" else (second, first)
+
+
+class ManagementServer(Actor):
+    """Serves `service` over HTTP and gRPC, and `ports` to other nodes, from `Open` until it stops. `pool`: the node's channels, whose idle ones it closes."""
+
+    concern = "management"
+
+    def __init__(
+        self,
+        settings: ManagementSettings,
+        service: ClusterService,
+        ports: NodePorts | None = None,
+        pool: ChannelPool | None = None,
+        **actor: Any,
+    ) -> None:
+        super().__init__(**actor)
+        self._settings = settings
+        self._service = service
+        self._ports = ports or refusing_ports()
+        self._pool = pool
+        self._http: HttpServer | None = None
+        self._grpc: GrpcServer | None = None
+
+    def on_receive(self, message: Any) -> Any:
+        if isinstance(message, Open):
+            return self._open()
+        self.log.warning("unexpected message: %r", message)
+        return None
+
+    def on_wake(self, now: float) -> None:
+        if self._pool is not None:
+            self._pool.evict_idle()
+            self.wake_at(now + EVICT_EVERY)
+
+    def on_restart(self) -> None:
+        """The servers have threads of their own and go on."""
+        self.wake_at(time.monotonic() + EVICT_EVERY)
+
+    def on_stop(self) -> None:
+        http, self._http = self._http, None
+        grpc, self._grpc = self._grpc, None
+        if http is not None:
+            http.close()
+        if grpc is not None:
+            grpc.stop()
+
+    def _open(self) -> ManagementAddresses:
+        if self._http is None or self._grpc is None:
+            try:
+                self._bind()
+            except (BindError, AddressError) as error:
+                self.on_stop()
+                raise BindFailed(str(error)) from error
+            except BaseException:
+                self.on_stop()
+                raise
+            self.wake_at(time.monotonic() + EVICT_EVERY)
+        assert self._http is not None
+        assert self._grpc is not None
+        http = str(advertised(self._http.address, self._http.port))
+        grpc = str(advertised(self._grpc.address, self._grpc.port))
+        return ManagementAddresses(http, grpc, http if self._settings.mgmt_proto == "http" else grpc)
+
+    def _bind(self) -> None:
+        http_bind, grpc_bind = bind_addresses(self._settings)
+        http_setting, grpc_setting = ("mgmt_addr", "grpc_addr") if self._settings.mgmt_proto == "http" else ("http_addr", "mgmt_addr")
+        self._http = HttpServer(http_bind, http_app(self._service), self.node, http_setting)
+        services: dict[str, Any] = {**management_services(self._service), **node_service(self._service, self._ports)}
+        services[HEALTH] = health_service(set(services))
+        self._grpc = GrpcServer(grpc_bind, services, self.node, grpc_setting)

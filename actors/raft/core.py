@@ -1,0 +1,445 @@
+"""The Raft server as a pure value machine: inputs and the time go in, `Ready` comes out. No thread, socket, file, clock or chance in here.
+
+Its shape is etcd-io/raft's (step, tick, ready), its rules on the wire are hashicorp/raft's. `node` holds the state; `election`,
+`following` and `replication` have one handler for each message; this class is the table that leads to them and the order in which their
+outcome is drained. `ready` documents what a shell must do with that, in which order.
+
+Rejected: a core that returns effects from each call. Batches are what makes a log fast, and they form where effects wait
+for each other: everything that arrived since the last `ready()` leaves in one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from random import Random
+
+import attrs
+
+from coterie.actors.raft import election, following, replication
+from coterie.actors.raft.log import HardState, LogReader
+from coterie.actors.raft.membership import Change, changed
+from coterie.actors.raft.node import Handed, Node, Role, Transfer
+from coterie.actors.raft.progress import Progress, ProgressState
+from coterie.actors.raft.ready import AppendToken, Ready, Token, VoteToken
+from coterie.actors.raft.refusals import (
+    ChangeInProgress,
+    LogBehindState,
+    NoEntryInTerm,
+    NotEmpty,
+    NotLeading,
+    TransferInProgress,
+    UnknownServer,
+)
+from coterie.actors.raft.settings import Settings
+from coterie.proto.raft_codec import encode_configuration
+from coterie.proto.raft_messages import (
+    COMMAND,
+    CONFIGURATION,
+    AppendRequest,
+    Configuration,
+    Entry,
+    PreVoteRequest,
+    Request,
+    Response,
+    RpcError,
+    Server,
+    SnapshotRequest,
+    SnapshotResponse,
+    TimeoutNowRequest,
+    VoteRequest,
+)
+
+SUPPORTED_VERSIONS = (2, 3)
+UNSUPPORTED_VERSION = "operation not supported with current protocol version"
+NO_SNAPSHOTS = "this node does not take snapshots yet: start it with an empty data directory while the leader's log still begins at index 1"
+
+_new_entry = tuple.__new__
+
+
+@attrs.define(frozen=True)
+class PeerView:
+    """A leader's view of a peer, for status and metrics. `contact`: when the latest answered request was sent (monotonic seconds)."""
+
+    id: str
+    state: ProgressState
+    connected: bool
+    match: int
+    next: int
+    inflight: int
+    inflight_bytes: int
+    contact: float
+    leaving: bool
+
+    @property
+    def needs_snapshot(self) -> bool:
+        return self.state is ProgressState.SNAPSHOT
+
+
+class RaftCore:
+    """One Raft server.
+
+    me: this server's id and advertised Raft address.
+    configuration: (index, configuration) of the latest configuration entry in the log, (0, empty) when there is none;
+    previous_configuration(index): the same among entries below index.
+    applied: index up to which the state machine has applied, durably. Raises LogBehindState when the log does not reach it.
+    now: monotonic seconds, here and in every input; `random` decides the time-outs.
+    """
+
+    def __init__(
+        self,
+        me: Server,
+        settings: Settings,
+        log: LogReader,
+        hard_state: HardState,
+        configuration: tuple[int, Configuration],
+        previous_configuration: Callable[[int], tuple[int, Configuration]],
+        applied: int,
+        now: float,
+        random: Random,
+    ) -> None:
+        if applied > log.last_index:
+            raise LogBehindState(applied, log.last_index)
+        self._node = node = Node(me, settings, log, hard_state, configuration, previous_configuration, now, random)
+        node.set_commit(applied)
+        self._handed_out = self._applied = applied
+        self._unapplied: deque[tuple[int, int]] = deque()  # (last index, bytes) of chunks handed out
+        self._unapplied_bytes = 0
+        if node.is_voter and not node.other_voters():
+            node.election_deadline = now
+
+    # -- inputs ------------------------------------------------------------------------------------------------------------------
+
+    def request(self, handle: object, message: Request, now: float) -> None:
+        """An RPC came in; its answer leaves in `Ready.replies` with the same handle, in the order of the calls."""
+        node = self._node
+        node.now = now
+        node.replies.append((handle, self._answer(message)))
+
+    def _answer(self, message: Request) -> Response | RpcError:
+        node = self._node
+        if message.header.version not in SUPPORTED_VERSIONS:
+            node.counters["unsupported_versions"] += 1
+            return RpcError(UNSUPPORTED_VERSION)
+        match message:
+            case AppendRequest():
+                return following.on_append_request(node, message)
+            case VoteRequest():
+                return election.on_vote_request(node, message)
+            case PreVoteRequest():
+                return election.on_pre_vote_request(node, message)
+            case TimeoutNowRequest():
+                return election.on_timeout_now(node, message)
+            case SnapshotRequest():
+                node.counters["snapshots_refused"] += 1
+                return RpcError(NO_SNAPSHOTS, SnapshotResponse(node.header, node.term, success=False))
+
+    def response(self, peer: str, token: Token, message: Response | RpcError | None, now: float) -> None:
+        """A request was answered, or failed (None). An answer to another session, term or membership than the present is dropped."""
+        node = self._node
+        node.now = now
+        if isinstance(token, VoteToken):
+            if node.links.get(peer) == token.link:
+                election.on_vote_response(node, peer, token, message)
+                return
+        else:
+            progress = node.progress.get(peer)
+            if progress is not None and progress.session == token.session and node.term == token.term:
+                if isinstance(token, AppendToken):
+                    replication.on_append_response(node, progress, token, message)
+                else:
+                    replication.on_transfer_response(node, message)
+                return
+        node.counters["late_answers"] += 1
+
+    def connected(self, peer: str, now: float) -> None:
+        """A connection to the peer stands: a new session begins."""
+        node = self._node
+        node.now = now
+        node.links[peer] = node.next_number()
+        progress = node.progress.get(peer)
+        if progress is not None:
+            progress.begin(node.next_number(), True, node.log.last_index + 1, now)
+            node.pump_wanted = True
+        voter = node.configuration.get(peer)
+        if voter is not None and node.configuration.is_voter(peer) and node.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
+            election.ask(node, voter)
+
+    def disconnected(self, peer: str, now: float) -> None:
+        """The connection to the peer ended, or one could not be made: with the leader's process its connections die at once, so its
+        silence is now believed sooner. A leader that lives speaks again within the grace."""
+        node = self._node
+        node.now = now
+        node.links.pop(peer, None)
+        progress = node.progress.get(peer)
+        if progress is not None:
+            progress.connected = False
+        if node.role is Role.FOLLOWER and node.leader is not None and node.leader.id == peer and node.leader_disconnected_at is None:
+            node.leader_disconnected_at = now
+            node.election_deadline = min(node.election_deadline, now + node.spread(node.settings.disconnect_grace))
+
+    def propose(self, commands: Sequence[bytes], contexts: Sequence[object | None], now: float, appended_at: bytes = b"") -> int:
+        """Append commands; the index of the first. Each context comes back beside its committed entry, or in `Ready.abandoned`.
+
+        Raises NotLeading, TransferInProgress: then nothing was appended.
+        """
+        node = self._node
+        node.now = now
+        self._must_lead()
+        if len(commands) != len(contexts):
+            raise ValueError(f"{len(commands)} commands with {len(contexts)} contexts: give one context for each command")
+        first = node.log.last_index + 1
+        if not commands:
+            return first
+        indexes = range(first, first + len(commands))
+        fields = zip(indexes, repeat(node.term), repeat(COMMAND), commands, repeat(None), repeat(appended_at))
+        node.log.append([_new_entry(Entry, values) for values in fields])
+        node.contexts += contexts
+        node.pump_wanted = True
+        return first
+
+    def change(self, change: Change, context: object, now: float) -> int:
+        """Propose a single-server change (Raft thesis, 4.1); the index of its entry.
+
+        Raises NotLeading, TransferInProgress, NoEntryInTerm, ChangeInProgress, UnknownServer, AlreadyMember, AddressInUse, LastVoter.
+        """
+        node = self._node
+        node.now = now
+        self._must_lead()
+        if node.commit < node.first_of_leadership:
+            raise NoEntryInTerm(node.term)
+        if node.configurations.index > node.commit:
+            raise ChangeInProgress(node.configurations.index)
+        return replication.append_configuration(node, changed(node.configuration, change), context)
+
+    def _must_lead(self) -> None:
+        node = self._node
+        if node.role is not Role.LEADER:
+            raise NotLeading(node.leader)
+        if node.transfer is not None:
+            raise TransferInProgress(node.transfer.target)
+
+    def bootstrap(self, configuration: Configuration, now: float) -> None:
+        """Make this server the first of a new cluster, as hashicorp's BootstrapCluster does: entry 1, of term 1, is the configuration.
+
+        Raises NotEmpty when there is Raft state already, UnknownServer when this server is no voter of the configuration.
+        """
+        node = self._node
+        node.now = now
+        if node.term or node.log.last_index:
+            raise NotEmpty(node.term, node.log.last_index)
+        if not configuration.is_voter(node.me.id):
+            raise UnknownServer(node.me.id, "voter")
+        node.set_term(1)
+        node.log.append((Entry(1, 1, CONFIGURATION, encode_configuration(configuration)),))
+        node.configurations.append(1, configuration)
+        node.configuration_changed()
+        node.election_deadline = now
+
+    def transfer(self, target: str | None, now: float) -> None:
+        """Hand leadership over, to the voter that is furthest when `target` is None (Raft thesis, 3.10). Proposals are refused till it
+        is done, or given up after an election time-out (TransferFailed).
+
+        Raises NotLeading, TransferInProgress, UnknownServer.
+        """
+        node = self._node
+        node.now = now
+        self._must_lead()
+        voters = [node.progress[server.id] for server in node.other_voters() if target in (None, server.id)]
+        if not voters:
+            raise UnknownServer(target or "", "voter beside this one")
+        best = max(voters, key=lambda progress: (progress.connected, progress.match))
+        node.transfer = Transfer(best.peer, now + node.settings.election_timeout)
+        replication.try_transfer(node, node.transfer)
+
+    def tick(self, now: float) -> None:
+        """Time passed. Needed at `deadline()`; harmless at any other time."""
+        node = self._node
+        node.now = now
+        if node.role is not Role.LEADER:
+            if now >= node.election_deadline:
+                election.election_timeout(node)
+            return
+        if not replication.keeps_lease(node):
+            return
+        if node.transfer is not None:
+            replication.check_transfer(node, node.transfer)
+        replication.forget_departed(node)
+        if any(_waits(progress) for progress in node.progress.values()):
+            node.pump_wanted = True
+        replication.pump(node)
+        replication.speak(node)
+
+    def deadline(self) -> float:
+        """When `tick` is next wanted."""
+        node = self._node
+        if node.role is not Role.LEADER:
+            return node.election_deadline
+        moments = [replication.quorum_contact(node) + node.settings.lease_timeout]
+        for progress in node.progress.values():
+            if progress.connected:
+                moments.append(replication.speak_at(node, progress))
+                if _waits(progress):
+                    moments.append(progress.retry_at)
+            if progress.removal_index:
+                moments.append(progress.removal_deadline)
+        if node.transfer is not None:
+            moments.append(node.transfer.deadline)
+        if node.handed:
+            moments.append(node.handed[0].at + node.settings.store_timeout)
+        return min(moments)
+
+    # -- outputs -----------------------------------------------------------------------------------------------------------------
+
+    def ready(self) -> Ready | None:
+        """All that is to be done, drained; None when there is nothing. Call until None: committed entries come in bounded chunks."""
+        node = self._node
+        if node.pump_wanted and node.role is Role.LEADER:
+            replication.pump(node)
+        truncate_from, entries = node.log.take_unsaved()
+        hard_state = HardState(node.term, node.voted_for) if node.hard_state_changed else None
+        committed = self._take_committed()
+        ready = Ready(hard_state, truncate_from, entries, node.before, node.after, node.replies, committed, node.abandoned, node.events)
+        if ready.must_store:
+            node.hard_state_changed = False
+            node.handed.append(Handed(node.log.last_index, node.log.last_term, node.log.generation, hard_state, node.now))
+        elif not (node.before or node.after or node.replies or committed or node.abandoned or node.events):
+            return None
+        node.before, node.after, node.replies, node.abandoned, node.events = [], [], [], [], []
+        return ready
+
+    def stored(self, last_index: int, last_term: int) -> None:
+        """The next Ready with `must_store` is durable: (last_index, last_term) is the end of the log after it. Once for each, in order.
+
+        Raises ValueError when that is not where the Ready left the log: the shell and the core have lost step, which must not go on.
+        """
+        node = self._node
+        if not node.handed:
+            return
+        handed = node.handed[0]
+        if (last_index, last_term) != (handed.last_index, handed.last_term):
+            raise ValueError(
+                f"stored up to index {last_index} of term {last_term}, but the Ready that was to be stored next "
+                f"ends at index {handed.last_index} of term {handed.last_term}: report each one, in order"
+            )
+        node.handed.popleft()
+        node.log.stored(handed.last_index, handed.generation)
+        if node.role is Role.LEADER:
+            replication.advance_commit(node)
+        elif node.role is Role.CANDIDATE and handed.hard_state == HardState(node.term, node.me.id):
+            election.own_vote_stored(node)
+
+    def applied_to(self, index: int) -> None:
+        """The state machine has applied everything up to `index`: room for more."""
+        self._applied = max(self._applied, index)
+        while self._unapplied and self._unapplied[0][0] <= index:
+            self._unapplied_bytes -= self._unapplied.popleft()[1]
+
+    def _take_committed(self) -> Sequence[tuple[Entry, object | None]]:
+        node, settings = self._node, self._node.settings
+        room = settings.apply_window_entries - (self._handed_out - self._applied)
+        if self._handed_out >= node.commit or room <= 0 or self._unapplied_bytes >= settings.apply_window_bytes:
+            return ()
+        first = self._handed_out + 1
+        last = min(node.commit, self._handed_out + min(room, settings.apply_chunk_entries))
+        entries = node.log.entries(first, last, settings.apply_chunk_bytes)
+        size = node.log.size(entries)
+        self._handed_out = entries[-1].index
+        self._unapplied.append((self._handed_out, size))
+        self._unapplied_bytes += size
+        return list(zip(entries, self._take_contexts(first, len(entries)), strict=True))
+
+    def _take_contexts(self, first: int, count: int) -> Sequence[object | None]:
+        """Contexts of entries first, first + 1, …: those from before the contexts begin, or after they end, have none."""
+        node = self._node
+        unknown = min(max(0, node.contexts_from - first), count) if node.contexts else count
+        taken = node.contexts[: count - unknown]
+        del node.contexts[: count - unknown]
+        node.contexts_from += len(taken)
+        return [*repeat(None, unknown), *taken, *repeat(None, count - unknown - len(taken))] if len(taken) < count else taken
+
+    # -- views -------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def role(self) -> Role:
+        return self._node.role
+
+    @property
+    def term(self) -> int:
+        return self._node.term
+
+    @property
+    def leader(self) -> Server | None:
+        return self._node.leader
+
+    @property
+    def commit(self) -> int:
+        return self._node.commit
+
+    @property
+    def applied(self) -> int:
+        return self._applied
+
+    @property
+    def last_index(self) -> int:
+        return self._node.log.last_index
+
+    @property
+    def stored_index(self) -> int:
+        return self._node.log.stored_index
+
+    @property
+    def configuration(self) -> Configuration:
+        return self._node.configuration
+
+    @property
+    def configuration_index(self) -> int:
+        return self._node.configurations.index
+
+    @property
+    def serving(self) -> bool:
+        """It leads, and an entry of this leadership is committed: what it has applied then includes all that earlier leaders acknowledged."""
+        node = self._node
+        return node.role is Role.LEADER and node.commit >= node.first_of_leadership
+
+    def pending(self) -> list[object]:
+        """Contexts of proposals of this leadership that are not handed out as committed, for a shell that stops."""
+        return [context for context in self._node.contexts if context is not None]
+
+    @property
+    def transferring(self) -> bool:
+        return self._node.transfer is not None
+
+    def counters(self) -> dict[str, int]:
+        """What was dropped or refused, by reason."""
+        return dict(self._node.counters)
+
+    def lease_valid(self, now: float) -> bool:
+        """Did a quorum follow this leader within the lease? For status and for giving up; not a licence for reads, since a follower whose
+        connection to the leader broke may vote for another before the lease ends."""
+        node = self._node
+        if node.role is not Role.LEADER:
+            return False
+        node.now = max(node.now, now)
+        return now - replication.quorum_contact(node) < node.settings.lease_timeout
+
+    def progress(self) -> tuple[PeerView, ...]:
+        """Of a leader: its followers, also those on their way out."""
+        return tuple(
+            PeerView(p.peer, p.state, p.connected, p.match, p.next, p.inflight, p.inflight_bytes, p.contact, bool(p.removal_index))
+            for p in self._node.progress.values()
+        )
+
+    def peers(self) -> tuple[Server, ...]:
+        """Who must be dialled: by a leader everybody, and who was removed till it knows; by another voter the voters."""
+        node = self._node
+        if node.role is Role.LEADER:
+            present = [server for server in node.configuration.servers if server.id != node.me.id]
+            return (*present, *(Server(p.peer, p.address) for p in node.progress.values() if p.removal_index))
+        return tuple(node.other_voters()) if node.is_voter else ()
+
+
+def _waits(progress: Progress) -> bool:
+    """A probe is to be sent, now or after its back-off."""
+    return progress.connected and progress.state is ProgressState.PROBE and not progress.inflight

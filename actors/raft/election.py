@@ -1,0 +1,199 @@
+"""Who leads: time-outs, pre-votes, votes, and leadership that is handed over.
+
+A server that misses its leader first asks, without changing anything, whether the others would vote for it (pre-vote, Raft thesis 9.6);
+only a quorum of would-be votes starts a real election. Nobody gives a vote or a would-be vote while its own leader is alive (thesis
+4.2.3), unless that leader itself asked for the change. So a server that was cut off, paused or removed deposes nobody when it returns.
+
+"Alive" is measured against the shortest election time-out, not against this server's own random one: whoever times out first finds the
+others willing, and two of three are enough at the first attempt (hashicorp/raft issue 606).
+
+A candidate's own vote counts when it is on its own disk, like everybody's.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from coterie.actors.raft.node import Node, Role
+from coterie.actors.raft.ready import ElectionEnded, ElectionStarted, Send, VoteToken
+from coterie.actors.raft.replication import become_leader
+from coterie.proto.raft_messages import (
+    PreVoteRequest,
+    PreVoteResponse,
+    Response,
+    RpcError,
+    Server,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
+    VoteRequest,
+    VoteResponse,
+)
+
+# What a hashicorp/raft server that knows no pre-vote, or wants none, answers to one.
+WITHOUT_PRE_VOTE: Final = "unexpected command"
+
+# For so many heartbeat time-outs after a leader was seen, a candidate must be a voter of the configuration as it is known here.
+PATIENCE: Final = 4
+
+
+def election_timeout(node: Node) -> None:
+    """The election timer ran out (Raft paper, 5.2). Only a voter whose disk answers campaigns."""
+    node.set_leader(None)
+    if not node.is_voter or node.disk_is_stuck():
+        if node.role is not Role.FOLLOWER:
+            node.become_follower(node.term, None, "may not campaign")
+        node.reset_election_timer()
+    elif not node.other_voters():
+        campaign(node)
+    else:
+        pre_campaign(node)
+
+
+def pre_campaign(node: Node) -> None:
+    """Ask who would vote for this server in the next term (Raft thesis, 9.6)."""
+    end_round(node)
+    node.role = Role.PRE_CANDIDATE
+    node.votes = {node.me.id: True}
+    node.election_deadline = node.now + node.spread(node.settings.election_timeout)
+    node.events.append(ElectionStarted(node.term + 1, pre_vote=True))
+    for peer in node.other_voters():
+        ask(node, peer)
+
+
+def campaign(node: Node, transfer: bool = False) -> None:
+    """Start an election in the next term (Raft paper, 5.2). The own vote is counted in `own_vote_stored`."""
+    if node.role is Role.LEADER:
+        node.become_follower(node.term, None, "asked to campaign")
+    end_round(node)
+    node.set_leader(None)
+    node.role = Role.CANDIDATE
+    node.set_term(node.term + 1)
+    node.vote_for(node.me.id)
+    node.votes = {}
+    node.transferring_to_me = transfer
+    node.election_deadline = node.now + node.spread(node.settings.election_timeout)
+    node.events.append(ElectionStarted(node.term, pre_vote=False))
+    for peer in node.other_voters():
+        ask(node, peer)
+
+
+def end_round(node: Node) -> None:
+    """A round that brought no leader is over: listeners see an end for each start."""
+    if node.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
+        node.events.append(ElectionEnded(node.term, None))
+
+
+def ask(node: Node, peer: Server) -> None:
+    """Send this round's question to one voter, if there is a connection; else it is asked when there is one."""
+    link = node.links.get(peer.id)
+    if link is None or peer.id in node.votes:
+        return
+    log = node.log
+    if node.role is Role.PRE_CANDIDATE:
+        term = node.term + 1
+        pre_vote = PreVoteRequest(node.header, term, log.last_index, log.last_term)
+        node.before.append(Send(peer.id, peer.address, pre_vote, VoteToken(link, term, pre_vote=True)))
+    else:
+        vote = VoteRequest(node.header, node.term, log.last_index, log.last_term, node.transferring_to_me)
+        node.after.append(Send(peer.id, peer.address, vote, VoteToken(link, node.term, pre_vote=False)))
+
+
+def on_vote_response(node: Node, peer: str, token: VoteToken, message: Response | RpcError | None) -> None:
+    """RequestVote or RequestPreVote was answered (Raft paper, 5.2; thesis, 9.6)."""
+    asking = Role.PRE_CANDIDATE if token.pre_vote else Role.CANDIDATE
+    granted = False
+    if isinstance(message, (VoteResponse, PreVoteResponse)):
+        granted = message.granted
+        # A refused pre-vote may carry the term that was asked for instead of the peer's own (hashicorp): only a later one is news.
+        if message.term > (token.term if token.pre_vote else node.term) and not granted:
+            if message.term > node.term:
+                node.become_follower(message.term, None, "a peer is in a later term")
+            return
+    elif isinstance(message, RpcError):
+        granted = token.pre_vote and WITHOUT_PRE_VOTE in message.error
+    if node.role is not asking or token.term != (node.term + 1 if token.pre_vote else node.term):
+        return
+    node.votes[peer] = granted
+    count_votes(node)
+
+
+def own_vote_stored(node: Node) -> None:
+    node.votes[node.me.id] = True
+    count_votes(node)
+
+
+def count_votes(node: Node) -> None:
+    """Go on with a quorum of the voters; a round that cannot get one waits for its time-out."""
+    granted = sum(node.votes.get(voter.id, False) for voter in node.configuration.voters())
+    if granted < node.quorum:
+        return
+    if node.role is Role.PRE_CANDIDATE:
+        campaign(node)
+    elif node.role is Role.CANDIDATE and node.votes.get(node.me.id, False):
+        node.events.append(ElectionEnded(node.term, node.me))
+        become_leader(node)
+
+
+def _log_suffices(node: Node, request: VoteRequest | PreVoteRequest) -> bool:
+    """Its log is at least as up-to-date as ours (Raft paper, 5.4.1)."""
+    return (request.last_term, request.last_index) >= (node.log.last_term, node.log.last_index)
+
+
+def _may_stand(node: Node, candidate: Server) -> bool:
+    """Is a vote for this server thinkable? Without a configuration it is: this server is being added to a cluster.
+
+    hashicorp/raft never votes for who is no voter in its configuration. But that may be behind the candidate's, whose quorum needs this very
+    vote, and then nobody ever leads again (the simulator found it; the Raft thesis, 4.1, therefore ignores the configuration here). So
+    who is unknown or has no vote is refused only as long as a leader was seen lately.
+    """
+    if not node.configuration.servers or node.configuration.is_voter(candidate.id):
+        return True
+    return node.now - node.leader_seen >= PATIENCE * node.settings.heartbeat_timeout
+
+
+def on_vote_request(node: Node, request: VoteRequest) -> VoteResponse:
+    """RequestVote (Raft paper, 5.2, 5.4.1; thesis, 4.2.3)."""
+    candidate = node.server_of(request.header)
+    if not _may_stand(node, candidate):
+        return VoteResponse(node.header, node.term, granted=False)
+    if not request.leadership_transfer and node.leader_is_alive() and not _leads(node, candidate):
+        return VoteResponse(node.header, node.term, granted=False)
+    if request.term < node.term:
+        return VoteResponse(node.header, node.term, granted=False)
+    if request.term > node.term:
+        node.become_follower(request.term, None, f"{candidate.id} campaigns in a later term")
+    if not _log_suffices(node, request):
+        return VoteResponse(node.header, node.term, granted=False)
+    if node.voted_for not in ("", candidate.id):
+        return VoteResponse(node.header, node.term, granted=False)
+    if node.role is not Role.FOLLOWER:
+        node.become_follower(node.term, None, f"{candidate.id} was faster")
+    if node.voted_for != candidate.id:
+        node.vote_for(candidate.id)
+    node.reset_election_timer()
+    return VoteResponse(node.header, node.term, granted=True)
+
+
+def on_pre_vote_request(node: Node, request: PreVoteRequest) -> PreVoteResponse:
+    """RequestPreVote (Raft thesis, 9.6): would RequestVote be granted? Nothing changes here."""
+    candidate = node.server_of(request.header)
+    willing = (
+        _may_stand(node, candidate)
+        and (not node.leader_is_alive() or _leads(node, candidate))
+        and request.term >= node.term
+        and _log_suffices(node, request)
+    )
+    return PreVoteResponse(node.header, request.term if willing else node.term, willing)
+
+
+def _leads(node: Node, candidate: Server) -> bool:
+    return node.leader is not None and node.leader.id == candidate.id and candidate.id != node.me.id
+
+
+def on_timeout_now(node: Node, _: TimeoutNowRequest) -> TimeoutNowResponse:
+    """The leader hands over (Raft thesis, 3.10): campaign at once, without a pre-vote."""
+    if node.is_voter and node.role is not Role.LEADER and not node.disk_is_stuck():
+        campaign(node, transfer=True)
+    else:
+        node.counters["timeout_now_ignored"] += 1
+    return TimeoutNowResponse(node.header)

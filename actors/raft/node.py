@@ -1,0 +1,198 @@
+"""The state of one Raft server and its changes of role; the handlers of `election`, `following` and `replication` work on it.
+
+It is one mutable object on purpose: Raft's figure 2 is one table of state, and each handler is one of its boxes. What a handler wants done
+it puts into the outbox fields; `RaftCore.ready` drains them. A change of role goes through `become_follower` or `replication.become_leader`
+alone, so that nothing of the old role is left behind.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, deque
+from collections.abc import Callable
+from random import Random
+from typing import NamedTuple
+
+import attrs
+
+from coterie.actors.raft.cache import LogCache
+from coterie.actors.raft.log import HardState, LogReader
+from coterie.actors.raft.membership import Configurations, quorum
+from coterie.actors.raft.progress import Progress
+from coterie.actors.raft.ready import ConfigurationChanged, ElectionEnded, Event, LeaderChanged, LostLeadership, Send
+from coterie.actors.raft.settings import Settings
+from coterie.proto.raft_messages import Configuration, Header, Response, RpcError, Server
+
+
+class Role(enum.Enum):
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+@attrs.define
+class Transfer:
+    """Leadership on its way to `target` (Raft thesis, 3.10)."""
+
+    target: str
+    deadline: float
+    sent: bool = False
+
+
+class Handed(NamedTuple):
+    """A Ready that must be stored and was handed out: what its report will make true."""
+
+    last_index: int
+    last_term: int
+    generation: int
+    hard_state: HardState | None
+    at: float
+
+
+class Node:
+    """All that a Raft server knows. `now` is the latest time that any input brought."""
+
+    def __init__(
+        self,
+        me: Server,
+        settings: Settings,
+        log: LogReader,
+        hard_state: HardState,
+        configuration: tuple[int, Configuration],
+        previous_configuration: Callable[[int], tuple[int, Configuration]],
+        now: float,
+        random: Random,
+    ) -> None:
+        self.me, self.settings, self.now, self.random = me, settings, now, random
+        self.header = Header(me.id, me.address)
+        self.log = LogCache(log, settings.cache_bytes)
+        self.configurations = Configurations(configuration, previous_configuration)
+        self.counters: Counter[str] = Counter()
+
+        self.role = Role.FOLLOWER
+        self.term, self.voted_for = hard_state.term, hard_state.voted_for
+        self.hard_state_changed = False
+        self.leader: Server | None = None
+        self.leader_term = 0
+        self.commit = 0
+        self.last_contact = now  # of a leader, or of a vote given
+        self.leader_seen = now  # when a leader last spoke, or this server led
+        self.leader_disconnected_at: float | None = None
+        self.election_deadline = now
+
+        self.links: dict[str, int] = {}  # peers with a connection, each connection with its number
+        self.last_number = 0  # for links and sessions
+        self.votes: dict[str, bool] = {}
+        self.transferring_to_me = False
+
+        self.progress: dict[str, Progress] = {}  # of a leader; also of servers that were removed, till they know it
+        self.first_of_leadership = 0  # index of this leadership's no-op
+        self.pump_wanted = False
+        self.transfer: Transfer | None = None
+        self.contexts: list[object | None] = []  # of entries contexts_from, contexts_from + 1, …
+        self.contexts_from = 0
+
+        self.before: list[Send] = []
+        self.after: list[Send] = []
+        self.replies: list[tuple[object, Response | RpcError]] = []
+        self.abandoned: list[object] = []
+        self.events: list[Event] = []
+        self.handed: deque[Handed] = deque()
+        self.reset_election_timer()
+
+    # -- what it is --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.configurations.latest
+
+    @property
+    def is_voter(self) -> bool:
+        return self.configuration.is_voter(self.me.id)
+
+    @property
+    def quorum(self) -> int:
+        return quorum(len(self.configuration.voters()))
+
+    def other_voters(self) -> list[Server]:
+        return [server for server in self.configuration.voters() if server.id != self.me.id]
+
+    def server_of(self, header: Header) -> Server:
+        """Who speaks. A server that fills no id (before hashicorp/raft 1.5) is known by its address."""
+        known = self.configuration.get(header.id)
+        if known is None and not header.id:
+            known = next((server for server in self.configuration.servers if server.address == header.address), None)
+        return Server(known.id, header.address or known.address, known.suffrage) if known else Server(header.id, header.address)
+
+    def leader_is_alive(self) -> bool:
+        """Did a leader speak within the *shortest* election time-out (Raft thesis, 4.2.3)? Then nobody else gets a vote."""
+        if self.role is Role.LEADER:
+            return True
+        if self.leader is None:
+            return False
+        if self.leader_disconnected_at is not None and self.last_contact <= self.leader_disconnected_at:
+            return self.now - self.leader_disconnected_at < self.settings.disconnect_grace
+        return self.now - self.last_contact < self.settings.heartbeat_timeout
+
+    def disk_is_stuck(self) -> bool:
+        return bool(self.handed) and self.now - self.handed[0].at >= self.settings.store_timeout
+
+    def next_number(self) -> int:
+        self.last_number += 1
+        return self.last_number
+
+    # -- what changes ------------------------------------------------------------------------------------------------------------
+
+    def spread(self, timeout: float) -> float:
+        """A random time in [timeout, 2 timeout): split votes are resolved by chance (Raft paper, 5.2)."""
+        return timeout * (1.0 + self.random.random())
+
+    def reset_election_timer(self) -> None:
+        self.last_contact = self.now
+        self.leader_disconnected_at = None
+        self.election_deadline = self.now + self.spread(self.settings.heartbeat_timeout)
+
+    def set_term(self, term: int) -> None:
+        if term > self.term:
+            self.term, self.voted_for = term, ""
+            self.hard_state_changed = True
+
+    def vote_for(self, server_id: str) -> None:
+        self.voted_for = server_id
+        self.hard_state_changed = True
+
+    def set_leader(self, leader: Server | None) -> None:
+        """Who leads is news when the server or its term is."""
+        if leader != self.leader or (leader is not None and self.leader_term != self.term):
+            self.leader, self.leader_term = leader, self.term
+            self.events.append(LeaderChanged(self.term, leader))
+
+    def become_follower(self, term: int, leader: Server | None, reason: str) -> None:
+        """Enter `term` (not below the present one) without leading it (Raft paper, figure 2, all servers)."""
+        if self.role is Role.LEADER:
+            self._lose_leadership(reason)
+        elif self.role is not Role.FOLLOWER:
+            self.events.append(ElectionEnded(term, leader))
+        self.set_term(term)
+        self.role = Role.FOLLOWER
+        self.votes.clear()
+        self.transferring_to_me = False
+        self.set_leader(leader)
+        self.reset_election_timer()
+
+    def _lose_leadership(self, reason: str) -> None:
+        self.events.append(LostLeadership(self.term, reason))
+        self.leader_seen = self.now
+        self.progress.clear()
+        self.transfer = None
+        keep = max(0, self.commit - self.contexts_from + 1)
+        self.abandoned += [context for context in self.contexts[keep:] if context is not None]
+        del self.contexts[keep:]
+
+    def set_commit(self, index: int) -> None:
+        self.commit = index
+        self.configurations.committed(index)
+
+    def configuration_changed(self) -> None:
+        self.events.append(ConfigurationChanged(self.configurations.index, self.configuration))

@@ -1,0 +1,139 @@
+"""What the core wants done. The order in which it must be done is in the shape of the value (etcd-io/raft's idea).
+
+A shell works through each `Ready`, in the order in which it got them:
+
+1. send `before`;
+2. store `truncate_from`, `entries` and `hard_state` in one transaction; then call `RaftCore.stored`, once for each Ready with `must_store`;
+3. send `after`, answer `replies`;
+4. give `committed` to the state machine, fail `abandoned`, publish `events`.
+
+Steps 3 and 4 of a Ready wait until *every earlier* Ready is stored too, also when it stores nothing itself: an acknowledgement may
+vouch for entries that an earlier Ready brought. Step 1 waits for nothing: a leader's own disk is one of the quorum's, not a gate before it
+(Raft thesis, 10.2.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import attrs
+
+from coterie.actors.raft.log import HardState
+from coterie.proto.raft_messages import (
+    AppendRequest,
+    Configuration,
+    Entry,
+    PreVoteRequest,
+    Response,
+    RpcError,
+    Server,
+    TimeoutNowRequest,
+    VoteRequest,
+)
+
+
+class AppendToken(NamedTuple):
+    """What the answer to an AppendEntries request needs: it carries no id, so whoever sent it keeps this beside it.
+
+    `session` is that of the progress which sent it; `epoch` tells requests sent before a mismatch from those after it.
+    """
+
+    session: int
+    epoch: int
+    term: int
+    prev: int
+    length: int
+    size: int
+    sent_at: float
+
+
+class VoteToken(NamedTuple):
+    """`link` numbers the connection; `term` is the term campaigned for."""
+
+    link: int
+    term: int
+    pre_vote: bool
+
+
+class TransferToken(NamedTuple):
+    session: int
+    term: int
+
+
+Token = AppendToken | VoteToken | TransferToken
+
+
+class Send(NamedTuple):
+    """A request for a peer; its answer comes back through `RaftCore.response` with `token`."""
+
+    peer: str
+    address: str
+    request: AppendRequest | VoteRequest | PreVoteRequest | TimeoutNowRequest
+    token: Token
+
+
+@attrs.define(frozen=True)
+class LeaderChanged:
+    term: int
+    leader: Server | None
+
+
+@attrs.define(frozen=True)
+class ElectionStarted:
+    term: int
+    pre_vote: bool
+
+
+@attrs.define(frozen=True)
+class ElectionEnded:
+    term: int
+    leader: Server | None
+
+
+@attrs.define(frozen=True)
+class BecameLeader:
+    term: int
+
+
+@attrs.define(frozen=True)
+class LostLeadership:
+    term: int
+    reason: str
+
+
+@attrs.define(frozen=True)
+class ConfigurationChanged:
+    """In force from its append on, committed or not; a truncation brings an older one back."""
+
+    index: int
+    configuration: Configuration
+
+
+@attrs.define(frozen=True)
+class TransferFailed:
+    target: str
+    reason: str
+
+
+Event = LeaderChanged | ElectionStarted | ElectionEnded | BecameLeader | LostLeadership | ConfigurationChanged | TransferFailed
+
+
+@attrs.define
+class Ready:
+    """`committed` pairs each entry with the context of its proposal, None when this server did not propose it in this leadership.
+    `abandoned` are contexts of proposals whose outcome this server will not learn: it lost its leadership before they committed."""
+
+    hard_state: HardState | None
+    truncate_from: int | None
+    entries: list[Entry]
+    before: list[Send]
+    after: list[Send]
+    replies: list[tuple[object, Response | RpcError]]
+    committed: Sequence[tuple[Entry, object | None]]
+    abandoned: list[object]
+    events: list[Event]
+
+    @property
+    def must_store(self) -> bool:
+        return bool(self.entries) or self.hard_state is not None or self.truncate_from is not None

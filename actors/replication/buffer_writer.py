@@ -1,0 +1,161 @@
+"""The one thread that writes the replication buffer: what was decided, delivered and may be forgotten, a transaction per flush.
+
+An idle node writes at once. Under load transactions are at least `gap` seconds apart, and each takes all that came meanwhile: nobody waits for the
+buffer, since an acknowledgement rests on the Raft log, and what a crash takes from the buffer comes again from there.
+
+Batches that are stored already are skipped: a node that followed by stream and then became a Raft server sees the same batches again, from log index
+1 on. Until its state machine has reached, in every topic, what the stream had brought, the applied index and the window of ids are kept back: so what
+is stored as applied is always the state machine's whole state, and a restart before that begins with the log's first entry once more.
+
+Retention: the last `retain_records` and `retain_bytes` of each topic stay; nothing at or above the local cursor is trimmed while a handler is registered.
+
+A disk error is fatal for the node (the base class sees to that).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from coterie.actors.base import Actor, Crash
+from coterie.actors.replication.buffer import BufferState, BufferWrite, Remembered, ReplicationBuffer, StoredBatch
+from coterie.actors.replication.messages import CursorsMoved, HandlerPresent, Stored, WriteBatches
+from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
+from coterie.actors.replication.retention import TopicRetention
+
+
+class BufferWriter(Actor):
+    """buffer: written by this actor alone, and closed by whoever opened it. state: what `buffer.load()` gave; next_seqs: of the recovered state machine.
+    on_stored is called from this thread after each transaction and must not block."""
+
+    concern: ClassVar[str] = "buffer"
+
+    def __init__(
+        self,
+        node: str,
+        buffer: ReplicationBuffer,
+        state: BufferState,
+        next_seqs: dict[str, int],
+        on_stored: Callable[[Stored], None],
+        *,
+        gap: float = 0.02,
+        retain_records: int = 100_000,
+        retain_bytes: int = 256 << 20,
+        metrics: ReplicationMetrics | None = None,
+        on_crash: Callable[[Crash], None] | None = None,
+    ) -> None:
+        super().__init__(node, on_crash)
+        self._buffer, self._on_stored, self._gap = buffer, on_stored, gap
+        self._retain_records, self._retain_bytes = retain_records, retain_bytes
+        self._metrics = metrics or NoMetrics()
+        self._topics = {t: TopicRetention(s.first_seq, s.next_seq, s.size) for t, s in state.topics.items() if s.next_seq}
+        self._cursors = {t: s.cursor for t, s in state.topics.items()}
+        self._behind = {t: s.next_seq for t, s in state.topics.items() if next_seqs.get(t, 1) < s.next_seq}
+        self._handler_present = False
+        self._due = 0.0
+        self._batches: list[StoredBatch] = []
+        self._moved: dict[str, int] = {}
+        self._applied: tuple[int, int] | None = None
+        self._applied_stored = state.applied[0]
+        self._entered: dict[bytes, Remembered] = {}
+        self._left: dict[bytes, None] = {}
+        self._dirty = False
+
+    def on_receive(self, message: Any) -> Any:
+        kind = message.__class__
+        if kind is WriteBatches:
+            self._take(message)
+        elif kind is CursorsMoved:
+            self._moved.update(message.cursors)
+            self._cursors.update(message.cursors)
+            self._dirty = True
+        elif kind is HandlerPresent:
+            self._handler_present = message.present
+        else:
+            self.log.warning("unexpected message: %r", message)
+
+    def flush(self) -> None:
+        if not self._dirty:
+            return
+        now = time.monotonic()
+        if now < self._due:
+            self.wake_at(self._due)
+            return
+        self._write()
+        self._due = time.monotonic() + self._gap
+
+    def on_stop(self) -> None:
+        if self._dirty:
+            self._write()
+
+    def on_restart(self) -> None:
+        raise RuntimeError("the buffer writer lost what it held; the node stops rather than leave a hole in its buffer")
+
+    def _take(self, message: WriteBatches) -> None:
+        self._dirty = True
+        self._batches += message.batches
+        for key, remembered in message.ids:
+            if remembered is not None:
+                self._entered[key] = remembered
+            elif self._entered.pop(key, None) is None:
+                self._left[key] = None
+        for topic, next_seq in message.next_seqs.items():
+            if next_seq >= self._behind.get(topic, 0):
+                self._behind.pop(topic, None)
+        if message.applied is None:  # streamed: these topics are ahead of the state machine now
+            for batch in message.batches:
+                self._behind[batch.topic] = batch.first_seq + batch.count
+        else:
+            self._applied = message.applied
+
+    def _write(self) -> None:
+        started = time.monotonic()
+        self._dirty = False
+        batches, self._batches = self._batches, []
+        size = sum(len(batch.data) for batch in batches)
+        fresh: list[StoredBatch] = []
+        touched = dict.fromkeys(self._moved)
+        for batch in batches:
+            topic = self._topics.get(batch.topic)
+            if topic is None:
+                topic = self._topics[batch.topic] = TopicRetention(batch.first_seq, batch.first_seq, 0)
+            if batch.first_seq > topic.next:
+                self._jump(fresh, batch, topic)
+                fresh = []
+            if batch.first_seq == topic.next:
+                topic.added(batch.first_seq + batch.count, len(batch.data))
+                fresh.append(batch)
+                touched[batch.topic] = None
+        self._commit(fresh, list(touched))
+        self._metrics.buffer_write_seconds(time.monotonic() - started, len(batches))
+        positions = {name: (t.first, t.next) for name in touched if (t := self._topics.get(name)) is not None}
+        self._on_stored(Stored(self._applied_stored, positions, size))
+
+    def _jump(self, before: list[StoredBatch], batch: StoredBatch, topic: TopicRetention) -> None:
+        """A stream goes on behind a gap: what the topic held before it is dropped, so that what is retained has no hole."""
+        self._buffer.write(BufferWrite(batches=before))
+        self._buffer.write(BufferWrite(topics={batch.topic: batch.first_seq}))
+        topic.restart(batch.first_seq)
+
+    def _commit(self, batches: list[StoredBatch], touched: list[str]) -> None:
+        trim = []
+        for name in touched:
+            topic = self._topics.get(name)
+            if topic is None:
+                continue
+            ceiling = self._cursors.get(name, 0) or topic.first if self._handler_present else topic.next
+            below = topic.surplus(self._retain_records, self._retain_bytes, ceiling)
+            if below is not None:
+                trim.append((name, below))
+                topic.trimmed(below)
+        cursors, self._moved = self._moved, {}
+        if self._behind or self._applied is None:
+            self._buffer.write(BufferWrite(batches=batches, cursors=cursors, trim=trim))
+            return
+        entered, self._entered = self._entered, {}
+        left, self._left = self._left, {}
+        applied, self._applied = self._applied, None
+        change = BufferWrite(batches, {}, cursors, applied, list(entered.values()), list(left), None, trim)
+        self._buffer.write(change)
+        self._applied_stored = applied[0]

@@ -1,0 +1,329 @@
+"""Delivery: the committed records of each topic go to the application's handler, in order, once.
+
+Per topic there is a cursor, and at most one `Deliver` under way at the handler actor; topics do not wait for one another, but they share the
+handler's thread. Batches come from memory as they are committed; above `memory` bytes, or while there is no handler, they are forgotten and read from
+the buffer when their turn comes.
+
+A handler that raises gets the same record again after `retry` seconds, for ever; the topic stands meanwhile, its error is shown as a warning and
+counted. A handler actor that died is the same as none.
+
+**Without a handler** the cursor does not move, so a handler registered later gets everything that is retained from there on. But the node acknowledges what it
+has taken in: a node that only stores must not hold up the publishers of the others. A handler that is replaced while it works gets `retry` seconds to
+finish; after that its batch goes to the new one, too.
+
+Acknowledgements are cumulative and coalesced, one message per burst, to the leader of the day. A new leader is told the whole state. It is told
+again, all of it, some time after the last change: so an acknowledgement lost with its connection never keeps a window shut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, Final
+
+import pykka
+
+from coterie.actors.base import Actor, Crash
+from coterie.actors.errors import StorageError
+from coterie.actors.future import LightFuture
+from coterie.actors.messages import Deliver, Delivered, ReplicationGap, SetHandler, Topology
+from coterie.actors.replication.buffer import BufferState, Gap, ReplicationBuffer, StoredBatch
+from coterie.actors.replication.delivery_queue import TopicQueue
+from coterie.actors.replication.messages import (
+    CursorsMoved,
+    DeliveryDone,
+    DeliveryView,
+    GetDeliveryView,
+    HandlerPresent,
+    NewBatch,
+    NewBatches,
+    PeerAcks,
+    Stored,
+)
+from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
+from coterie.proto.errors import WireError
+from coterie.proto.record_batch import decode_batch
+
+READ_BYTES: Final = 1 << 20
+READ_BATCHES: Final = 256
+STOP_PATIENCE: Final = 2.0  # seconds
+
+SendAcks = Callable[[str, dict[str, int], bool], bool]  # (leader id, {topic: seq}, announce) -> False: not sent, it is tried again
+
+
+class Delivery(Actor):
+    """writer: the buffer writer's reference. to_publisher: tells this node's publisher. send_acks: to a leader elsewhere; must not block."""
+
+    concern: ClassVar[str] = "delivery"
+
+    def __init__(
+        self,
+        node: str,
+        buffer: ReplicationBuffer,
+        state: BufferState,
+        writer: Any,
+        to_publisher: Callable[[Any], object],
+        send_acks: SendAcks,
+        emit: Callable[[Any], object],
+        *,
+        retry: float = 1.5,
+        memory: int = 64 << 20,
+        most_records: int = 1024,
+        metrics: ReplicationMetrics | None = None,
+        on_crash: Callable[[Crash], None] | None = None,
+    ) -> None:
+        super().__init__(node, on_crash)
+        self._buffer, self._writer, self._to_publisher, self._send_acks, self._emit = buffer, writer, to_publisher, send_acks, emit
+        self._retry, self._memory, self._most = retry, memory, most_records
+        self._metrics = metrics or NoMetrics()
+        self._topics = {t: TopicQueue(t, max(1, s.cursor), s.next_seq - 1) for t, s in state.topics.items() if s.next_seq}
+        self._acked = {t: q.last for t, q in self._topics.items() if q.last}  # no handler yet: what is stored is acknowledged
+        self._handler: Any = None
+        self._patience: float | None = None  # until when a replaced handler may finish
+        self._topology = Topology()
+        self._held = 0
+        self._retries: dict[str, float] = {}  # topics whose handler raised, and when it gets the record again
+        self._ready: dict[str, None] = {}
+        self._moved: dict[str, int] = {}
+        self._fresh_acks: dict[str, int] = {}
+        self._announce = False
+        self._announce_at: float | None = None
+        self._counters = {"delivery_errors": 0, "redelivered": 0, "gaps": 0}
+
+    def on_receive(self, message: Any) -> Any:
+        kind = message.__class__
+        if kind is NewBatches:
+            self._arrived(message.batches)
+        elif kind is DeliveryDone:
+            self._done(message.topic, message.future)
+        elif kind is Stored:
+            self._ready.update(dict.fromkeys(message.topics))
+        elif kind is SetHandler:
+            self._set_handler(message.ref)
+        elif kind is Topology:
+            self._set_topology(message)
+        elif kind is GetDeliveryView:
+            return self._view()
+        else:
+            self.log.warning("unexpected message: %r", message)
+        return None
+
+    def flush(self) -> None:
+        if self._ready:
+            ready, self._ready = self._ready, {}
+            if self._handler is not None:
+                for name in ready:
+                    topic = self._topics.get(name)
+                    if topic is not None and topic.outstanding is None and name not in self._retries:
+                        self._deliver(topic)
+        if self._moved:
+            moved, self._moved = self._moved, {}
+            self._writer.send(CursorsMoved(moved))
+        if self._fresh_acks or self._announce:
+            self._send()
+        times = (*self._retries.values(), self._announce_at, self._patience)
+        self.wake_at(min((when for when in times if when is not None), default=None))
+
+    def on_wake(self, now: float) -> None:
+        for name in [name for name, when in self._retries.items() if when <= now]:
+            del self._retries[name]
+            self._ready[name] = None
+        if self._patience is not None and self._patience <= now:
+            self._patience = None
+            for topic in self._topics.values():
+                if topic.outstanding is not None:
+                    topic.outstanding = None
+                    topic.attempt += 1
+                    self._ready[topic.topic] = None
+        if self._announce_at is not None and self._announce_at <= now:
+            self._announce_at = None
+            self._announce = True
+
+    def on_stop(self) -> None:
+        """Let the handler finish what it has, within `STOP_PATIENCE`: what it did not report would be delivered again."""
+        until = time.monotonic() + STOP_PATIENCE
+        for topic in self._topics.values():
+            if topic.outstanding is not None:
+                with contextlib.suppress(pykka.Timeout, pykka.ActorDeadError):
+                    topic.outstanding.get(timeout=max(0.0, until - time.monotonic()))
+                    self._advance(topic, _result(topic.outstanding).count)
+        if self._moved:
+            self._writer.send(CursorsMoved(self._moved))
+
+    def on_restart(self) -> None:
+        raise RuntimeError("delivery lost its place; the node stops rather than deliver out of order")
+
+    # -- what arrives ---------------------------------------------------------------------------------------------------------
+
+    def _arrived(self, batches: list[NewBatch]) -> None:
+        for batch in batches:
+            topic = self._topics.get(batch.topic)
+            if topic is None:
+                topic = self._topics[batch.topic] = TopicQueue(batch.topic, 1, 0)
+            before = topic.held
+            keep = self._handler is not None and self._held < self._memory
+            if topic.arrived(batch, keep):
+                self._held += topic.held - before
+                self._ready[batch.topic] = None
+                if self._handler is None:
+                    self._acknowledge(batch.topic, batch.last_seq)
+
+    def _set_handler(self, ref: Any) -> None:
+        self._handler = ref
+        self._writer.send(HandlerPresent(ref is not None))
+        for topic in self._topics.values():
+            if ref is None:
+                self._forget(topic)
+                if topic.last:
+                    self._acknowledge(topic.topic, topic.last)
+            topic.error = None
+            self._ready[topic.topic] = None
+        self._retries.clear()
+        if ref is not None and any(t.outstanding is not None for t in self._topics.values()):
+            self._patience = time.monotonic() + self._retry
+
+    def _set_topology(self, topology: Topology) -> None:
+        before, self._topology = self._topology, topology
+        if topology.leader_id and (before.leader_id, before.term) != (topology.leader_id, topology.term):
+            self._announce = True
+
+    # -- towards the handler --------------------------------------------------------------------------------------------------
+
+    def _deliver(self, topic: TopicQueue) -> None:
+        if not topic.batches and topic.behind:
+            self._refill(topic)
+        hole = topic.hole()
+        if hole is not None:
+            self._jump(topic, *hole)
+        front = topic.front(self._most)
+        if front is None:
+            return
+        batch, records = front
+        if topic.attempt > 1:
+            self._counters["redelivered"] += 1
+            self._metrics.redelivered(topic.topic, 1)
+        message = Deliver(topic.topic, records, batch.index, batch.time, topic.attempt)
+        topic.outstanding = future = self._handler.ask(message, block=False)
+        future.on_done(partial(self._tell_done, topic.topic, future))
+
+    def _tell_done(self, topic: str, future: LightFuture) -> None:
+        """In the handler's thread."""
+        self.ref.send(DeliveryDone(topic, future))
+
+    def _done(self, name: str, future: LightFuture) -> None:
+        topic = self._topics[name]
+        if topic.outstanding is not future:
+            return  # it was given up: the batch went to the next handler
+        topic.outstanding = None
+        self._ready[name] = None
+        if isinstance(future.error, pykka.ActorDeadError):
+            self._handler_died()
+            return
+        result = _result(future)
+        if result.count:
+            self._advance(topic, result.count)
+            topic.attempt, topic.error = 1, None
+        if result.error is not None:
+            self._failed(topic, result.error)
+
+    def _advance(self, topic: TopicQueue, count: int) -> None:
+        before = topic.held
+        topic.advance(count)
+        self._held += topic.held - before
+        self._moved[topic.topic] = topic.cursor
+        self._acknowledge(topic.topic, topic.cursor - 1)
+        self._metrics.delivered(topic.topic, count)
+
+    def _failed(self, topic: TopicQueue, error: BaseException) -> None:
+        self._counters["delivery_errors"] += 1
+        if topic.attempt == 1:
+            self.log.warning(
+                "the handler raised on %r seq %d; again every %g s: %r", topic.topic, topic.cursor, self._retry, error, exc_info=error
+            )
+        topic.error = error
+        self._retries[topic.topic] = time.monotonic() + self._retry
+        topic.attempt += 1
+
+    def _handler_died(self) -> None:
+        if self._handler is not None and self._handler.actor_stopped.is_set():
+            self.log.warning("the handler actor is dead; records wait for a new one")
+            self._set_handler(None)
+
+    # -- memory and disk ------------------------------------------------------------------------------------------------------
+
+    def _refill(self, topic: TopicQueue) -> None:
+        """Read what comes next from the buffer. Nothing there yet: the writer will say when it is."""
+        try:
+            found = self._buffer.read(topic.topic, topic.cursor, READ_BYTES, READ_BATCHES)
+        except Gap as gap:
+            self._jump(topic, topic.cursor, gap.first_retained - 1)
+            found = self._buffer.read(topic.topic, topic.cursor, READ_BYTES, READ_BATCHES)
+        before = topic.held
+        for stored in found:
+            topic.refilled(self._opened(stored))
+        self._held += topic.held - before
+
+    def _opened(self, stored: StoredBatch) -> NewBatch:
+        try:
+            batch = decode_batch(stored.data)
+        except WireError as error:  # it was valid when it was stored
+            raise StorageError(
+                f"the buffer's batch {stored.topic!r} seq {stored.first_seq} is not readable: {error}; remove the buffer's directory"
+            ) from None
+        return NewBatch(stored.topic, stored.first_seq, stored.index, batch.time / 1000, batch.records, len(stored.data))
+
+    def _forget(self, topic: TopicQueue) -> None:
+        self._held -= topic.held
+        topic.forget()
+
+    def _jump(self, topic: TopicQueue, first: int, last: int) -> None:
+        self._counters["gaps"] += 1
+        self.log.warning("records %d to %d of %r are gone before this node had them", first, last, topic.topic)
+        topic.cursor = last + 1
+        self._moved[topic.topic] = topic.cursor
+        self._acknowledge(topic.topic, last)
+        self._emit(ReplicationGap(time=time.time(), term=self._topology.term, topic=topic.topic, first_missing=first, last_missing=last))
+
+    # -- towards the leader ---------------------------------------------------------------------------------------------------
+
+    def _acknowledge(self, topic: str, seq: int) -> None:
+        if seq > self._acked.get(topic, 0):
+            self._acked[topic] = self._fresh_acks[topic] = seq
+
+    def _send(self) -> None:
+        leader = self._topology.leader_id
+        if not leader:
+            self._fresh_acks, self._announce = {}, False  # a new leader is told everything anyway
+            return
+        announce, acks = self._announce, dict(self._acked) if self._announce else self._fresh_acks
+        self._fresh_acks, self._announce = {}, False
+        if leader == self.node:
+            self._to_publisher(PeerAcks(self.node, acks, announce))
+            return
+        sent = self._send_acks(leader, acks, announce)
+        again = time.monotonic() + (10 * self._retry if sent and announce else self._retry)
+        self._announce_at = again if announce or self._announce_at is None else min(again, self._announce_at)
+
+    def _view(self) -> DeliveryView:
+        warnings = [
+            f"the handler fails on {t.topic!r} seq {t.cursor} (attempt {t.attempt - 1}): {type(t.error).__name__}: {t.error}"
+            for t in self._topics.values()
+            if t.error is not None
+        ]
+        if self._handler is None and any(t.cursor <= t.last for t in self._topics.values()):
+            warnings.append("no handler is registered: records are kept and wait")
+        return DeliveryView({t.topic: t.cursor - 1 for t in self._topics.values()}, dict(self._counters), tuple(warnings))
+
+
+def _result(future: LightFuture) -> Delivered:
+    """What a handler actor answered, whatever went wrong with it."""
+    if future.error is not None:
+        return Delivered(0, future.error)
+    result = future.get()
+    return (
+        result
+        if isinstance(result, Delivered)
+        else Delivered(0, TypeError(f"the handler actor answered {type(result).__name__}; is it a HandlerActor?"))
+    )

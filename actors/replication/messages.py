@@ -1,0 +1,174 @@
+"""What the actors of this room, and the wiring around them, tell each other. Made per batch or per transaction: slotted classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import attrs
+
+from coterie.actors.replication.buffer import Remembered, StoredBatch
+from coterie.proto.record_batch import Record
+
+
+class NewBatch(NamedTuple):
+    """A batch that has its place: `records` begin at `first_seq`. time: seconds since the epoch; size: bytes of it, as stored."""
+
+    topic: str
+    first_seq: int
+    index: int  # type: ignore[assignment]  # the Raft index; tuple.index() is never wanted here
+    time: float
+    records: list[Record]
+    size: int
+
+    @property
+    def last_seq(self) -> int:
+        return self.first_seq + len(self.records) - 1
+
+
+class NewBatches:
+    """The publisher tells delivery: committed, in order."""
+
+    __slots__ = ("batches",)
+
+    def __init__(self, batches: list[NewBatch]) -> None:
+        self.batches = batches
+
+
+class WriteBatches:
+    """The publisher tells the buffer writer what the state machine decided.
+
+    batches: to store, in order; those that a stream had brought before are skipped. applied: (index, term) of the last entry in it, None for streamed
+    batches. ids: message ids that entered the window (key, Remembered) or left it (key, None), as it happened. next_seqs: of the state machine, of
+    the topics that moved.
+    """
+
+    __slots__ = ("applied", "batches", "ids", "next_seqs")
+
+    def __init__(
+        self,
+        batches: list[StoredBatch],
+        applied: tuple[int, int] | None = None,
+        ids: list[tuple[bytes, Remembered | None]] | None = None,
+        next_seqs: dict[str, int] | None = None,
+    ) -> None:
+        self.batches, self.applied, self.ids, self.next_seqs = batches, applied, ids or [], next_seqs or {}
+
+
+class CursorsMoved:
+    """Delivery tells the buffer writer: the next seq to deliver, by topic."""
+
+    __slots__ = ("cursors",)
+
+    def __init__(self, cursors: dict[str, int]) -> None:
+        self.cursors = cursors
+
+
+class HandlerPresent:
+    """Delivery tells the buffer writer whether a handler is registered: what it has not had is then not trimmed."""
+
+    __slots__ = ("present",)
+
+    def __init__(self, present: bool) -> None:
+        self.present = present
+
+
+class Stored:
+    """The buffer writer tells: a transaction is done. topics: {topic: (first retained seq, next seq)} of those it changed; size: bytes of batches written."""
+
+    __slots__ = ("applied", "size", "topics")
+
+    def __init__(self, applied: int, topics: dict[str, tuple[int, int]], size: int) -> None:
+        self.applied, self.topics, self.size = applied, topics, size
+
+
+class AcksArrived:
+    """Acknowledgements of a member, cumulative: it has (delivered, or stored where it has no handler) every record up to `acks[topic]`.
+
+    announce: this is its whole state, as each member sends it to a new leader; topics not named in it stand at 0.
+    """
+
+    __slots__ = ("acks", "announce", "node_id")
+
+    def __init__(self, node_id: str, acks: dict[str, int], announce: bool = False) -> None:
+        self.node_id, self.acks, self.announce = node_id, acks, announce
+
+
+class PeerAcks(AcksArrived):
+    """A subscriber actor tells the publisher what arrived from its peer, coalesced."""
+
+    __slots__ = ()
+
+
+class ForwardedBatch:
+    """The wiring tells the leader's publisher: `data` (proto.forwarding) came over `session`.
+
+    reply(forward_id, payload, error) is called once, from the publisher's thread: payload is the encoded answer, or error a CoterieError. NotLeader
+    and Overloaded mean: refused, certainly not in the log. It must not block.
+    """
+
+    __slots__ = ("data", "forward_id", "reply", "session")
+
+    def __init__(
+        self, session: Hashable, forward_id: int, data: bytes, reply: Callable[[int, bytes | None, Exception | None], None]
+    ) -> None:
+        self.session, self.forward_id, self.data, self.reply = session, forward_id, data, reply
+
+
+class SessionClosed:
+    """The wiring tells the leader's publisher: no more batches come over `session`, and nobody hears its answers."""
+
+    __slots__ = ("session",)
+
+    def __init__(self, session: Hashable) -> None:
+        self.session = session
+
+
+class ForwardReply:
+    """A link tells its own publisher what the leader answered."""
+
+    __slots__ = ("error", "forward_id", "link_id", "payload")
+
+    def __init__(self, link_id: int, forward_id: int, payload: bytes | None, error: Exception | None) -> None:
+        self.link_id, self.forward_id, self.payload, self.error = link_id, forward_id, payload, error
+
+
+class LinkClosed:
+    """A link tells its own publisher that it is broken: what was not answered will not be."""
+
+    __slots__ = ("error", "link_id")
+
+    def __init__(self, link_id: int, error: Exception | None) -> None:
+        self.link_id, self.error = link_id, error
+
+
+class StreamedBatches:
+    """The following of a leader's stream tells the publisher of a node that is no Raft server."""
+
+    __slots__ = ("batches",)
+
+    def __init__(self, batches: list[StoredBatch]) -> None:
+        self.batches = batches
+
+
+class DeliveryDone:
+    """A handler actor has answered; told by the future's callback."""
+
+    __slots__ = ("future", "topic")
+
+    def __init__(self, topic: str, future: Any) -> None:
+        self.topic, self.future = topic, future
+
+
+@attrs.define(frozen=True)
+class GetDeliveryView:
+    """-> DeliveryView."""
+
+
+@attrs.define(frozen=True)
+class DeliveryView:
+    """delivered: last seq the handler has had, by topic."""
+
+    delivered: dict[str, int]
+    counters: dict[str, int]
+    warnings: tuple[str, ...]

@@ -1,0 +1,431 @@
+"""The publisher: takes publishes in, brings them into the log, applies what is committed, and answers.
+
+    Publish ──► Waiting ──flush──► leads:   Proposals ──Propose──► Raft ──Committed──► StateMachine ──► answers, Delivery, BufferWriter
+                               └─► follows: Forwarding ──link──► the leader's publisher ──answer──► answers
+
+One per node. Its inbox is the hot path: the cluster's reference puts each `Publish` straight into it, and all that happens to a record there is a
+check and an append to a list. The rest is done per burst (`flush`), per batch or per committed entry.
+
+Every publish ends by its deadline, and says how: still waiting for a leader or for a commit of what is before it: NoQuorum (not carried out); for
+room in its topic's window: Overloaded (not carried out); proposed or forwarded, and nothing heard: Indeterminate. A publish that was told, not asked,
+has nobody to hear of its failure: it is counted and logged.
+
+The handler's thread is not this one, but a handler that asks for a publish inside its own call waits for a window that only its own return can open.
+That wait too ends at the deadline, and the Overloaded error names this cause.
+
+Deadlines are looked at every `TICK` seconds, over chunks and not over records. Committed entries are applied as they come; only when the buffer's
+writer is more than `MOST_UNSTORED` bytes behind does `Applied` wait, which stops Raft from handing out more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, Final
+
+import attrs
+
+from coterie.actors.base import LATER, Actor, Crash
+from coterie.actors.errors import CoterieError, Indeterminate, NoQuorum, NotLeader, Overloaded
+from coterie.actors.future import LightFuture
+from coterie.actors.messages import (
+    Appended,
+    Applied,
+    Committed,
+    GetReplicationView,
+    ProposalsFailed,
+    Publish,
+    ReplicationView,
+    SetHandler,
+    TopicStatus,
+    Topology,
+)
+from coterie.actors.replication.forwarding import Forwarding, LeaderLink, Link, Reception
+from coterie.actors.replication.messages import (
+    DeliveryView,
+    ForwardedBatch,
+    ForwardReply,
+    GetDeliveryView,
+    LinkClosed,
+    NewBatch,
+    NewBatches,
+    PeerAcks,
+    SessionClosed,
+    Stored,
+    StreamedBatches,
+    WriteBatches,
+)
+from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
+from coterie.actors.replication.packing import Chunk
+from coterie.actors.replication.proposals import MOST_ENTRIES, Proposal, Proposals, answer, answer_early, fail
+from coterie.actors.replication.state_machine import StateMachine
+from coterie.actors.replication.waiting import Waiting
+from coterie.actors.replication.window import Window
+from coterie.proto.errors import WireError
+from coterie.proto.raft_messages import COMMAND, Entry
+from coterie.proto.record_batch import Batch, decode_batch, decode_entry, kind_of
+
+TICK: Final = 0.05  # seconds
+MOST_UNSTORED: Final = 256 << 20  # bytes
+LOG_EVERY: Final = 5.0  # seconds between log lines about told publishes that failed
+
+
+@attrs.define(frozen=True)
+class Limits:
+    """request_timeout: of a publish that names none, seconds. window: records per topic without acknowledgement. entry_bytes: of one Raft entry (a single larger record goes alone).
+    waiting_records, waiting_bytes: the queue. entries: under way at a time."""
+
+    request_timeout: float = 10.0
+    max_payload: int = 1 << 20
+    window: int = 1024
+    entry_bytes: int = 1 << 20
+    waiting_records: int = 65_536
+    waiting_bytes: int = 256 << 20
+    entries: int = MOST_ENTRIES
+
+
+class Publisher(Actor):
+    """raft, writer, delivery: references. streamed: next seq of what a stream brought, from the buffer (`TopicState.next_seq`)."""
+
+    concern: ClassVar[str] = "publisher"
+
+    def __init__(
+        self,
+        node: str,
+        raft: Any,
+        machine: StateMachine,
+        stored: dict[str, tuple[int, int]],
+        writer: Any,
+        delivery: Any,
+        leader_link: LeaderLink,
+        peers: Callable[[frozenset[str]], object],
+        *,
+        limits: Limits | None = None,
+        metrics: ReplicationMetrics | None = None,
+        wall: Callable[[], float] = time.time,
+        on_crash: Callable[[Crash], None] | None = None,
+    ) -> None:
+        super().__init__(node, on_crash)
+        self._raft, self._machine, self._writer, self._delivery = raft, machine, writer, delivery
+        self._leader_link, self._peers, self._wall = leader_link, peers, wall
+        limits = limits or Limits()
+        self._metrics = metrics or NoMetrics()
+        self._waiting = Waiting(limits.max_payload, limits.request_timeout, limits.waiting_records, limits.waiting_bytes)
+        self._window = Window(limits.window, machine.last_seq)
+        self._proposals = Proposals(raft, self._window, limits.entry_bytes, limits.entries)
+        self._forwarding = Forwarding(self._open_link, self._waiting, limits.window, limits.entry_bytes, self._count_told)
+        self._reception = Reception(self._waiting)
+        self._topology = Topology()
+        self._stored = dict(stored)  # (first retained, next) by topic
+        self._known = {topic: next_seq for topic, (_, next_seq) in stored.items()}  # next seq by topic, of log and stream
+        self._unstored = 0
+        self._apply_held: int | None = None
+        self._ticking = False
+        self._counters: dict[str, int] = {}
+        self._logged_at = 0.0
+        self._handlers: dict[type, Callable[[Any], Any]] = {
+            Committed: self._committed,
+            PeerAcks: self._acknowledged,
+            ForwardedBatch: self._forwarded,
+            ForwardReply: self._replied,
+            Stored: self._was_stored,
+            Appended: self._appended,
+            ProposalsFailed: self._proposals_failed,
+            Topology: self._set_topology,
+            StreamedBatches: self._streamed,
+            LinkClosed: lambda m: self._forwarding.closed(m.link_id, time.monotonic()),
+            SessionClosed: lambda m: self._reception.closed(m.session),
+            SetHandler: self._delivery.tell,
+            GetReplicationView: self._view,
+        }
+
+    def on_receive(self, message: Any) -> Any:
+        if message.__class__ is Publish:
+            try:
+                self._waiting.add(message, self.reply_to)
+            except CoterieError as error:
+                if self.reply_to is not None:
+                    raise
+                self._count_told(1, error)
+            return LATER
+        handler = self._handlers.get(message.__class__)
+        if handler is None:
+            self.log.warning("unexpected message: %r", message)
+            return None
+        return handler(message)
+
+    def flush(self) -> None:
+        waiting = self._waiting
+        waiting.close_open()
+        if waiting.active:
+            if not self._topology.leads:
+                self._forwarding.forward(time.monotonic(), self._wall())
+            elif self._forwarding.drained:
+                self._proposals.propose(waiting, time.monotonic(), self._wall())
+        if not self._ticking and (waiting.active or self._proposals.under_way or self._forwarding.busy):
+            self._ticking = True
+            self.wake_at(time.monotonic() + TICK)
+
+    def on_wake(self, now: float) -> None:
+        self._ticking = False
+        self._waiting.close_open()
+        self._forwarding.follow(self._other_leader(), now)
+        self._expire(now)
+
+    def on_stop(self) -> None:
+        self._waiting.close_open()
+        not_done = NoQuorum("the node is stopping; the publish was not carried out")
+        unknown = Indeterminate("the node stopped before the outcome was known: the publish may or may not take effect")
+        for chunk in self._waiting.remove(lambda _: True):
+            self._fail([chunk], not_done if chunk.ticket is None else self._not_leader())
+        for proposal in self._proposals.under_way:
+            self._fail(proposal.all_chunks(), unknown)
+        self._fail(self._forwarding.stop(), unknown)
+
+    def on_restart(self) -> None:
+        raise RuntimeError("the publisher lost its place in the log; the node stops rather than number records differently")
+
+    # -- towards the log ------------------------------------------------------------------------------------------------------
+
+    def _set_topology(self, topology: Topology) -> None:
+        before, self._topology = self._topology, topology
+        now = time.monotonic()
+        if topology.leader_id != self.node and before.leader_id != topology.leader_id:
+            self._window.new_leadership()  # what is announced from now on is meant for the leadership to come
+        for node in self._window.set_live(topology.live):
+            self._metrics.peer_gone(node)
+        self._peers((topology.live - {self.node}) if topology.leads else frozenset())
+        self._metrics.subscribers(len(topology.live) if topology.leads else 0)
+        if before.leads and not topology.leads:
+            self._reception.refuse(self._waiting.remove(lambda chunk: chunk.ticket is not None), self._not_leader())
+        self._forwarding.follow(self._other_leader(), now)
+        self._delivery.send(topology)
+
+    def _other_leader(self) -> str:
+        leader = self._topology.leader_id
+        return leader if leader != self.node else ""
+
+    def _appended(self, message: Appended) -> None:
+        for proposal, index in message.items:
+            if proposal.__class__ is Proposal:
+                for chunk in proposal.all_chunks():
+                    if chunk.early and not chunk.settled:
+                        self._count("answers_lost", answer_early(chunk, index))
+
+    def _proposals_failed(self, message: ProposalsFailed) -> None:
+        for proposal in message.contexts:
+            if proposal.__class__ is not Proposal:
+                continue
+            self._proposals.ended(proposal)
+            chunks = proposal.all_chunks()
+            if isinstance(message.error, NotLeader):
+                self._waiting.put_back(chunk for chunk in chunks if chunk.ticket is None)
+                self._reception.refuse([chunk for chunk in chunks if chunk.ticket is not None], message.error)
+            else:
+                self._fail(chunks, _typed(message.error))
+
+    def _forwarded(self, message: ForwardedBatch) -> None:
+        self._waiting.close_open()
+        self._reception.receive(message, None if self._topology.leads else self._not_leader(), time.monotonic())
+
+    def _replied(self, message: ForwardReply) -> None:
+        self._waiting.close_open()
+        self._forwarding.replied(message.link_id, message.forward_id, message.payload, message.error, time.monotonic())
+
+    def _open_link(self, leader_id: str, link_id: int) -> Link | None:
+        me = self.ref
+
+        def replied(forward_id: int, payload: bytes | None, error: Exception | None) -> None:
+            me.send(ForwardReply(link_id, forward_id, payload, error))
+
+        def closed(error: Exception | None) -> None:
+            me.send(LinkClosed(link_id, error))
+
+        return self._leader_link.open(leader_id, replied, closed)
+
+    def _acknowledged(self, message: PeerAcks) -> None:
+        metrics, node = self._metrics, message.node_id
+        for topic, count in self._window.acknowledge(node, message.acks, message.announce).items():
+            seq = message.acks[topic]
+            metrics.acked(node, topic, count, seq)
+            metrics.lag(node, topic, max(0, self._machine.last_seq(topic) - seq))
+
+    # -- from the log ---------------------------------------------------------------------------------------------------------
+
+    def _committed(self, message: Committed) -> None:
+        machine = self._machine
+        for entry, context in message.entries:
+            if entry.index <= machine.applied[0]:
+                continue
+            own = context if context.__class__ is Proposal else None
+            batches = own.batches if own is not None else self._opened(entry)
+            placed = machine.apply(entry.index, entry.term, batches)
+            if own is not None:
+                self._proposals.ended(own)
+                for batch, chunks, place in zip(own.batches, own.chunks, placed, strict=True):
+                    lost = answer(chunks, batch.topic, entry.index, place)
+                    if lost:
+                        self._count("answers_lost", lost)
+                self._metrics.commit_seconds(time.monotonic() - own.started, sum(len(b.records) for b in own.batches))
+        self._hand_out(message.entries[-1][0].index if message.entries else 0)
+
+    def _hand_out(self, index: int) -> None:
+        """What the state machine decided goes to the buffer and to delivery; Raft hears how far we are."""
+        outcome = self._machine.take_outcome()
+        fresh = outcome.fresh
+        self._writer.send(WriteBatches(outcome.stored, self._machine.applied, outcome.ids, outcome.next_seqs))
+        if fresh:
+            self._delivery.send(NewBatches(fresh))
+            self._unstored += sum(batch.size for batch in fresh)
+            for batch in fresh:
+                self._metrics.published(batch.topic, len(batch.records))
+            for topic, next_seq in outcome.next_seqs.items():
+                self._known[topic] = max(next_seq, self._known.get(topic, 0))
+                self._metrics.seq(topic, next_seq - 1)
+        if self._unstored > MOST_UNSTORED:
+            self._apply_held = index
+        elif index:
+            self._raft.tell(Applied(index))
+
+    def _was_stored(self, message: Stored) -> None:
+        self._stored.update(message.topics)
+        self._unstored = max(0, self._unstored - message.size)
+        if self._apply_held is not None and self._unstored <= MOST_UNSTORED:
+            held, self._apply_held = self._apply_held, None
+            self._raft.tell(Applied(held))
+
+    def _opened(self, entry: Entry) -> list[Batch]:
+        """The batches of an entry that was not proposed here. What is not a batch is skipped and counted, on every node alike."""
+        if entry.kind != COMMAND or not entry.data:
+            return []
+        kind = kind_of(entry.data)
+        if kind != "batch":
+            self._count(f"entries_{kind}", 1)
+            return []
+        try:
+            return decode_entry(entry.data)
+        except WireError as error:
+            self._count("entries_malformed", 1)
+            self.log.error("entry %d of the log is not a valid record batch and is skipped on every node: %s", entry.index, error)
+            return []
+
+    def _streamed(self, message: StreamedBatches) -> None:
+        """From a leader's stream, on a node that is no Raft server: stored and delivered; the state machine waits for the log."""
+        stored, fresh = [], []
+        for batch in message.batches:
+            if batch.first_seq + batch.count <= self._known.get(batch.topic, 1):
+                continue
+            try:
+                opened = decode_batch(batch.data)
+            except WireError as error:
+                self._count("stream_malformed", 1)
+                self.log.warning("a streamed batch of %r at seq %d is not valid and is dropped: %s", batch.topic, batch.first_seq, error)
+                continue
+            if len(opened.records) != batch.count or opened.topic != batch.topic or batch.first_seq < self._known.get(batch.topic, 1):
+                self._count("stream_malformed", 1)
+                continue
+            self._known[batch.topic] = batch.first_seq + batch.count
+            stored.append(batch)
+            fresh.append(NewBatch(batch.topic, batch.first_seq, batch.index, opened.time / 1000, opened.records, len(batch.data)))
+            self._metrics.seq(batch.topic, batch.first_seq + batch.count - 1)
+        if stored:
+            self._unstored += sum(len(batch.data) for batch in stored)
+            self._writer.send(WriteBatches(stored))
+            self._delivery.send(NewBatches(fresh))
+
+    # -- deadlines and failures -----------------------------------------------------------------------------------------------
+
+    def _expire(self, now: float) -> None:
+        late = self._waiting.remove(lambda chunk: chunk.deadline <= now)
+        for chunk in late:
+            error = self._why_waiting(chunk)
+            if chunk.ticket is not None:
+                self._reception.refuse([chunk], error)
+            else:
+                self._fail([chunk], error)
+        unknown = Indeterminate(
+            "no quorum has confirmed it within the deadline: the publish is in this leader's log and may or may not take effect"
+        )
+        for proposal in self._proposals.under_way:
+            self._fail([chunk for chunk in proposal.all_chunks() if chunk.deadline <= now and chunk.ticket is None], unknown)
+        self._forwarding.expire(now)
+
+    def _why_waiting(self, chunk: Chunk) -> CoterieError:
+        """What a publish waited for until its deadline. It was not carried out."""
+        topology = self._topology
+        if not topology.leads:
+            refusal = self._forwarding.refusal(chunk.topic)
+            if isinstance(refusal, Overloaded):
+                return refusal
+            if topology.leader_id:
+                return NoQuorum(
+                    f"the leader {topology.leader_id} could not be reached, or did not take the publish, within the deadline; it was not carried out"
+                )
+            return NoQuorum("no leader was found within the deadline; the publish was not carried out")
+        if self._proposals.room(chunk.topic) > 0:
+            return NoQuorum("this leader had no commit from a quorum within the deadline; the publish was not carried out")
+        slowest = self._window.slowest(chunk.topic)
+        who = f"{slowest[0]} has acknowledged up to seq {slowest[1]}" if slowest else "nobody has acknowledged anything"
+        return Overloaded(
+            f"topic {chunk.topic!r}: repl_window={self._window.limit} records are unacknowledged up to seq {self._machine.last_seq(chunk.topic)}; {who}. Its handler is slow, "
+            "fails, or itself waits for a publish (inside handle_sync publish with tell, never with a blocking ask). The publish was not carried out"
+        )
+
+    def _fail(self, chunks: list[Chunk], error: CoterieError) -> None:
+        for chunk in chunks:
+            self._count_told(fail(chunk, error), error)
+
+    def _count_told(self, told: int, error: CoterieError) -> None:
+        """`told` publishes that nobody waits for came to nothing."""
+        if not told:
+            return
+        self._count(f"told_{type(error).__name__}", told)
+        now = time.monotonic()
+        if now - self._logged_at >= LOG_EVERY:
+            self._logged_at = now
+            self.log.warning("%d publishes that nobody waits for failed (further ones are counted): %s", told, error)
+
+    def _count(self, reason: str, n: int) -> None:
+        if n:
+            self._counters[reason] = self._counters.get(reason, 0) + n
+            self._metrics.dropped(reason, n)
+
+    def _not_leader(self) -> NotLeader:
+        leader = self._topology.leader_id
+        return NotLeader(leader, self._topology.mgmt_addr.get(leader, ""))
+
+    # -- the view -------------------------------------------------------------------------------------------------------------
+
+    def _view(self, _: GetReplicationView) -> Any:
+        """Publisher's and delivery's parts together; the second part is put in by the delivery's thread."""
+        seqs = {topic: next_seq - 1 for topic, next_seq in self._known.items()}
+        rows = [
+            (t, seq, self._stored.get(t, (1, 1))[0], self._window.acked(t) if self._topology.leads else {})
+            for t, seq in sorted(seqs.items())
+        ]
+        applied, waiting, counters = self._machine.applied[0], self._waiting.records, dict(self._counters)
+        reply = self.reply_to
+        if reply is None:
+            return None
+        asked: LightFuture = self._delivery.ask(GetDeliveryView(), block=False)
+
+        def complete() -> None:
+            found = asked.get() if asked.error is None else DeliveryView({}, {}, (f"delivery does not answer: {asked.error}",))
+            topics = tuple(TopicStatus(t, seq, found.delivered.get(t, 0), first, acked) for t, seq, first, acked in rows)
+            reply.set(ReplicationView(topics, applied, waiting, {**counters, **found.counters}, found.warnings))
+
+        asked.on_done(partial(_quietly, complete))
+        return LATER
+
+
+def _quietly(step: Callable[[], None]) -> None:
+    """The asker may have given up and resolved its future itself."""
+    try:
+        step()
+    except Exception:  # noqa: BLE001, S110 - a view that nobody waits for
+        pass
+
+
+def _typed(error: Exception) -> CoterieError:
+    return error if isinstance(error, CoterieError) else Indeterminate(f"the outcome is unknown: {error}")

@@ -1,0 +1,44 @@
+"""Where the state machine stood when the buffer was last written.
+
+Usually that is simply what is stored: next_seq per topic, the applied index and the window of ids are written in one transaction. A node that left the
+quorum and followed by stream is the exception: its buffer holds batches beyond `applied`, which its state machine never saw. Each batch names the Raft index
+it comes from, so the topic's place at `applied` is the first record of the first batch with a greater index.
+"""
+
+from __future__ import annotations
+
+from coterie.actors.errors import StorageError
+from coterie.actors.replication.buffer import BufferState, ReplicationBuffer, TopicState
+from coterie.actors.replication.state_machine import StateMachine
+
+
+def recovered(buffer: ReplicationBuffer) -> tuple[StateMachine, BufferState]:
+    """The state machine as of the buffer's applied index, and the buffer's state. StorageError when what is retained does not tell it any more."""
+    state = buffer.load()
+    index = state.applied[0]
+    next_seqs = {}
+    if index > 0:
+        for topic, stored in state.topics.items():
+            if stored.next_seq > 1:
+                next_seqs[topic] = _next_seq_at(buffer, topic, stored, index)
+    return StateMachine(next_seqs, state.applied, state.dedupe), state
+
+
+def _next_seq_at(buffer: ReplicationBuffer, topic: str, stored: TopicState, index: int) -> int:
+    if stored.batches == 0:
+        return stored.next_seq
+    last = buffer.read(topic, stored.next_seq - 1, 1, 1)[0]
+    if last.index <= index:
+        return stored.next_seq
+    seq, passed = stored.first_seq, stored.first_seq == 1
+    while seq < stored.next_seq:
+        for batch in buffer.read(topic, seq, 1 << 20, 256):
+            if batch.index > index:
+                if passed:
+                    return batch.first_seq
+                raise StorageError(
+                    f"the replication buffer holds {topic!r} from seq {batch.first_seq} (Raft index {batch.index}) on, beyond its applied index {index}: "
+                    "where the log goes on cannot be told; remove this node's data directory and let it join again"
+                )
+            passed, seq = True, batch.first_seq + batch.count
+    return stored.next_seq

@@ -1,0 +1,85 @@
+"""What is asked of a publisher, checked: each error names the field, the value and what would be valid, and harms nobody else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from coterie.actors.errors import InvalidRequest, PayloadTooLarge
+from coterie.actors.messages import Publish
+from coterie.actors.replication.packing import record_size
+from coterie.proto.record_batch import MAX_NAME, Record
+
+MAX_HEADERS: Final = 64
+
+
+def check_topic(topic: Any) -> str:
+    """1..255 bytes of UTF-8."""
+    return _name("topic", topic)
+
+
+def check_data(data: Any) -> bytes:
+    """The bytes of anything bytes-like; a copy when it could change later."""
+    if isinstance(data, (bytearray, memoryview, bytes)):
+        return bytes(data)
+    raise InvalidRequest(f"data={data!r:.80}: give bytes, not {type(data).__name__}")
+
+
+def check_timeout(timeout: Any, default: float) -> float:
+    """Seconds above zero."""
+    if timeout is None:
+        return default
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
+        raise InvalidRequest(f"timeout={timeout!r:.80}: give seconds above zero, or None for the default of {default} s")
+    return float(timeout)
+
+
+def check_early(acks: Any) -> bool:
+    """Whether the answer comes at the leader's append."""
+    if acks == "quorum":
+        return False
+    if acks == "leader":
+        return True
+    raise InvalidRequest(f"acks={acks!r:.80}: give 'quorum' or 'leader'")
+
+
+def enriched(message: Publish, data: bytes) -> tuple[Record, int]:
+    """The record of a publish with a message id or headers, and its size."""
+    message_id, headers = message.message_id, message.headers
+    if message_id is not None:
+        _name("message_id", message_id)
+    if headers is not None:
+        _check_headers(headers)
+        headers = dict(headers)
+    record = [data, message_id, headers or None] if message_id is not None or headers else data
+    return record, record_size(record)
+
+
+def too_large(topic: str, size: int, limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"a record of {size} bytes for {topic!r}: the limit is max_payload={limit}; split it, or raise max_payload on every node"
+    )
+
+
+def _name(field: str, value: Any) -> str:
+    if value.__class__ is not str:
+        raise InvalidRequest(f"{field}={value!r:.80}: give a string, not {type(value).__name__}")
+    try:
+        length = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{field}={value!r:.80}: it cannot be written as UTF-8") from None
+    if not 1 <= length <= MAX_NAME:
+        raise InvalidRequest(f"{field}={value!r:.80}: it has {length} bytes of UTF-8; give 1 to {MAX_NAME}")
+    return str(value)
+
+
+def _check_headers(headers: Any) -> None:
+    if not isinstance(headers, dict) or len(headers) > MAX_HEADERS:
+        raise InvalidRequest(f"headers={headers!r:.80}: give a dict of at most {MAX_HEADERS} strings")
+    for key, value in headers.items():
+        try:
+            if key.__class__ is not str or value.__class__ is not str:
+                raise InvalidRequest(f"headers[{key!r:.80}]={value!r:.80}: give strings")
+            key.encode(), value.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequest(f"headers[{key!r:.80}]={value!r:.80}: it cannot be written as UTF-8") from None

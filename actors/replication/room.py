@@ -1,0 +1,124 @@
+"""The room put together: which actor knows which, and in which order they start and stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from coterie.actors.base import Crash, Ref
+from coterie.actors.replication.buffer import ReplicationBuffer
+from coterie.actors.replication.buffer_writer import BufferWriter
+from coterie.actors.replication.delivery import Delivery, SendAcks
+from coterie.actors.replication.following import FollowHub, FollowLink, StreamFollower
+from coterie.actors.replication.forwarding import LeaderLink
+from coterie.actors.replication.messages import Stored
+from coterie.actors.replication.metrics import ReplicationMetrics
+from coterie.actors.replication.publisher import Limits, Publisher
+from coterie.actors.replication.recovery import recovered
+from coterie.actors.replication.subscriber import Subscribers
+
+
+class Replication:
+    """Publishing on one node.
+
+    buffer: opened by the caller, who closes it after `stop`. leader_link, send_acks, follow_link: the way to other nodes; they must not block. emit:
+    takes events.
+
+    `applied` is the Raft index from which the state machine wants the log to go on: known once this is made, before `start(raft)`. After the start,
+    `publisher` takes Publish, Committed, Appended, ProposalsFailed, Topology, SetHandler, ForwardedBatch, SessionClosed and GetReplicationView;
+    `follower` wants Topology too; `subscribers.acks_arrived` takes AcksArrived from any thread, and `hub.open` serves a stream.
+    """
+
+    publisher: Ref
+    delivery: Ref
+    writer: Ref
+    follower: Ref | None = None
+
+    def __init__(
+        self,
+        node: str,
+        buffer: ReplicationBuffer,
+        leader_link: LeaderLink,
+        send_acks: SendAcks,
+        emit: Callable[[Any], object],
+        *,
+        follow_link: FollowLink | None = None,
+        limits: Limits | None = None,
+        retry: float = 1.5,
+        gap: float = 0.02,
+        retain_records: int = 100_000,
+        retain_bytes: int = 256 << 20,
+        memory: int = 64 << 20,
+        metrics: ReplicationMetrics | None = None,
+        on_crash: Callable[[Crash], None] | None = None,
+    ) -> None:
+        self._node, self._buffer, self._metrics, self._on_crash = node, buffer, metrics, on_crash
+        self._leader_link, self._send_acks, self._emit, self._follow_link = leader_link, send_acks, emit, follow_link
+        self._limits, self._retry, self._gap = limits, retry, gap
+        self._retain_records, self._retain_bytes, self._memory = retain_records, retain_bytes, memory
+        self._machine, self._state = recovered(buffer)
+        self.hub = FollowHub(buffer, self._state)
+        self.subscribers = Subscribers(node, self._to_publisher, on_crash)
+
+    @property
+    def applied(self) -> tuple[int, int]:
+        """(index, term) of the last entry in the state machine."""
+        return self._machine.applied
+
+    def start(self, raft: Any) -> Ref:
+        """Start the actors; -> the publisher's reference. `raft` is the Raft actor's."""
+        common: dict[str, Any] = {"metrics": self._metrics, "on_crash": self._on_crash}
+        node, buffer, state = self._node, self._buffer, self._state
+        self.writer = BufferWriter.start(  # type: ignore[assignment]
+            node, buffer, state, dict(self._machine.next_seqs), self._stored,
+            gap=self._gap, retain_records=self._retain_records, retain_bytes=self._retain_bytes, **common,
+        )  # fmt: skip
+        self.delivery = Delivery.start(  # type: ignore[assignment]
+            node,
+            buffer,
+            state,
+            self.writer,
+            self._to_publisher,
+            self._send_acks,
+            self._emit,
+            retry=self._retry,
+            memory=self._memory,
+            **common,
+        )
+        retained = {topic: (stored.first_seq, stored.next_seq) for topic, stored in state.topics.items() if stored.next_seq}
+        self.publisher = Publisher.start(  # type: ignore[assignment]
+            node,
+            raft,
+            self._machine,
+            retained,
+            self.writer,
+            self.delivery,
+            self._leader_link,
+            self.subscribers.set_peers,
+            limits=self._limits,
+            **common,
+        )
+        if self._follow_link is not None:
+            self.follower = StreamFollower.start(node, state, self._follow_link, self._to_publisher, self._on_crash)  # type: ignore[assignment]
+        return self.publisher
+
+    def stop(self) -> None:
+        """Fail what waits, let the handler finish, write what there is. Blocks for a few seconds at most."""
+        self.hub.stop()
+        for ref in (self.follower, self.publisher):
+            if ref is not None:
+                ref.stop()
+        self.subscribers.stop()
+        self.delivery.stop()
+        self.writer.stop()
+
+    def _to_publisher(self, message: Any) -> bool:
+        return self.publisher.send(message)
+
+    def _stored(self, message: Stored) -> None:
+        """In the writer's thread, after each transaction."""
+        self.publisher.send(message)
+        self.delivery.send(message)
+        self.hub.stored(message)
+        if self.follower is not None:
+            self.follower.send(message)

@@ -1,0 +1,77 @@
+"""The leader's side of acknowledgements: one subscriber actor per live peer.
+
+A peer's acknowledgements come in by its own connection, at any rate. Its subscriber takes what waits as one burst and tells the publisher once: so neither
+many peers nor a talkative one fills the publisher's inbox. What arrives for a node that leads nothing is dropped: peers send everything anew to a new leader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from coterie.actors.base import Actor, Crash, Ref
+from coterie.actors.replication.messages import AcksArrived, PeerAcks
+
+
+class Subscriber(Actor):
+    """Hears the acknowledgements of `peer`."""
+
+    concern: ClassVar[str] = "subscriber"
+
+    def __init__(
+        self, node: str, peer: str, to_publisher: Callable[[Any], object], on_crash: Callable[[Crash], None] | None = None
+    ) -> None:
+        super().__init__(node, on_crash)
+        self.peer = peer
+        self._to_publisher = to_publisher
+        self._acks: dict[str, int] = {}
+        self._announce = False
+
+    def on_receive(self, message: Any) -> Any:
+        if message.__class__ is not AcksArrived:
+            self.log.warning("unexpected message: %r", message)
+        elif message.announce:
+            self._acks, self._announce = dict(message.acks), True
+        else:
+            for topic, seq in message.acks.items():
+                if seq > self._acks.get(topic, 0):
+                    self._acks[topic] = seq
+
+    def flush(self) -> None:
+        if self._acks or self._announce:
+            acks, announce = self._acks, self._announce
+            self._acks, self._announce = {}, False
+            self._to_publisher(PeerAcks(self.peer, acks, announce))
+
+
+class Subscribers:
+    """The subscriber actors of this node. `set_peers` is called by the publisher alone; `acks_arrived` by any thread."""
+
+    def __init__(self, node: str, to_publisher: Callable[[Any], object], on_crash: Callable[[Crash], None] | None = None) -> None:
+        self._node, self._to_publisher, self._on_crash = node, to_publisher, on_crash
+        self._refs: dict[str, Ref] = {}  # replaced, never changed: readers need no lock
+
+    def set_peers(self, peers: frozenset[str]) -> None:
+        """Start and stop actors so that there is one for each peer."""
+        before = self._refs
+        if peers == before.keys():
+            return
+        after = {peer: before.get(peer) or self._start(peer) for peer in peers}
+        self._refs = after
+        for peer, ref in before.items():
+            if peer not in after:
+                ref.stop(block=False)
+
+    def acks_arrived(self, message: AcksArrived) -> bool:
+        """Pass a peer's acknowledgements on. False: this node does not lead, or does not know the peer."""
+        ref = self._refs.get(message.node_id)
+        return ref is not None and ref.send(message)
+
+    def stop(self) -> None:
+        refs, self._refs = self._refs, {}
+        for ref in refs.values():
+            ref.stop()
+
+    def _start(self, peer: str) -> Ref:
+        ref: Ref = Subscriber.start(self._node, peer, self._to_publisher, self._on_crash)  # type: ignore[assignment]
+        return ref

@@ -1,0 +1,131 @@
+"""All publishes of a node that wait for their entry: the lanes, and the bound over all of them.
+
+`add` runs once per record: everything else in the room runs once per burst, chunk or batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from coterie.actors.errors import Overloaded
+from coterie.actors.future import LightFuture
+from coterie.actors.messages import Publish
+from coterie.actors.replication.packing import Chunk, Lane
+from coterie.actors.replication.requests import check_data, check_early, check_timeout, check_topic, enriched, too_large
+
+
+class Waiting:
+    """most_records, most_bytes: the bound. Above it a publish is refused at once."""
+
+    def __init__(self, max_payload: int, timeout: float, most_records: int, most_bytes: int) -> None:
+        self._max_payload, self._timeout, self._most_records, self._most_bytes = max_payload, timeout, most_records, most_bytes
+        self._lanes: dict[str, Lane] = {}
+        self.active: dict[str, Lane] = {}  # lanes with chunks, the next to be served first
+        self._open: list[Lane] = []
+        self.records = 0
+        self.bytes = 0
+
+    def add(self, message: Publish, reply: LightFuture | None) -> None:
+        """Queue one publish. Raises InvalidRequest, PayloadTooLarge, Overloaded."""
+        topic, data = message.topic, message.data
+        lane = self._lanes.get(topic) if topic.__class__ is str else None
+        if lane is None:
+            lane = Lane(check_topic(topic))
+        record: Any = data
+        if data.__class__ is not bytes:
+            record = data = check_data(data)
+        size = len(data)
+        if size > self._max_payload:
+            raise too_large(topic, size, self._max_payload)
+        if message.message_id is not None or message.headers is not None:
+            record, size = enriched(message, data)
+            if size > self._max_payload:
+                raise too_large(topic, size, self._max_payload)
+        if self.records >= self._most_records or self.bytes + size > self._most_bytes:
+            raise self.full()
+        chunk = lane.open
+        if chunk is None or lane.key != (message.timeout, message.acks):
+            chunk = self._begin(lane, message)
+        chunk.records.append(record)
+        chunk.replies.append(reply)
+        chunk.size += size
+        self.records += 1
+        self.bytes += size
+
+    def _begin(self, lane: Lane, message: Publish) -> Chunk:
+        timeout, early = check_timeout(message.timeout, self._timeout), check_early(message.acks)
+        self._lanes[lane.topic] = self.active[lane.topic] = lane
+        self._open.append(lane)
+        return lane.begin(time.monotonic() + timeout, early, (message.timeout, message.acks))
+
+    def add_forwarded(self, topic: str, records: list[Any], size: int, deadline: float, early: bool, ticket: Any) -> None:
+        """Queue a batch that a follower forwarded. Raises Overloaded."""
+        if self.records + len(records) > self._most_records or self.bytes + size > self._most_bytes:
+            raise self.full()
+        lane = self._lanes.get(topic)
+        if lane is None:
+            lane = self._lanes[topic] = Lane(topic)
+        chunk = lane.begin(deadline, early, None, ticket)
+        chunk.records, chunk.size = records, size
+        lane.serial += len(records)
+        self.active[topic] = lane
+        self.records += len(records)
+        self.bytes += size
+
+    def close_open(self) -> None:
+        """The burst is over."""
+        for lane in self._open:
+            lane.close()
+        self._open.clear()
+
+    def take(self, lane: Lane, room: int, limit: int, budget: int, uniform: bool = False) -> tuple[list[Chunk], int]:
+        """As `Lane.take`; the lane goes to the end of the line, or out of it when it is empty."""
+        taken, size = lane.take(room, limit, budget, uniform)
+        for chunk in taken:
+            self._leave(chunk)
+        del self.active[lane.topic]
+        if lane.chunks:
+            self.active[lane.topic] = lane
+        return taken, size
+
+    def put_back(self, chunks: Iterable[Chunk]) -> None:
+        """Chunks that are certainly not in the log go back to their places. What has its answer already does not."""
+        by_topic: dict[str, list[Chunk]] = {}
+        for chunk in chunks:
+            if not chunk.settled:
+                by_topic.setdefault(chunk.topic, []).append(chunk)
+                self.records += len(chunk.records)
+                self.bytes += chunk.size
+        for topic, returned in by_topic.items():
+            lane = self._lanes[topic]
+            lane.put_back(returned)
+            self.active[topic] = lane
+
+    def remove(self, wanted: Any) -> list[Chunk]:
+        """Take out every chunk for which `wanted(chunk)` holds."""
+        removed = []
+        for lane in list(self.active.values()):
+            if not any(map(wanted, lane.chunks)):
+                continue
+            lane.close()
+            kept = [chunk for chunk in lane.chunks if not wanted(chunk)]
+            removed += [chunk for chunk in lane.chunks if wanted(chunk)]
+            lane.chunks.clear()
+            lane.chunks.extend(kept)
+            if not kept:
+                del self.active[lane.topic]
+        for chunk in removed:
+            self._leave(chunk)
+        return removed
+
+    def full(self) -> Overloaded:
+        return Overloaded(
+            f"{self.records} publishes ({self.bytes} bytes) wait already; the queue holds {self._most_records} records and {self._most_bytes} bytes: publish "
+            "slower, or look in the status for what holds the topics up"
+        )
+
+    def _leave(self, chunk: Chunk) -> None:
+        self.records -= len(chunk.records)
+        self.bytes -= chunk.size

@@ -1,0 +1,158 @@
+"""The ways from the replication room to other nodes, made of the management room's client: neither room knows the other.
+
+Addresses come from the latest `Topology`, which the supervisor swaps in as a whole; the wires only read it, from whatever thread asks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from coterie.actors.errors import CoterieError, NotLeader
+from coterie.actors.management.client import AckStream, NodeClient
+from coterie.actors.management.node_api import Batch, NodePorts
+from coterie.actors.messages import Topology
+from coterie.actors.replication.buffer import StoredBatch
+from coterie.actors.replication.following import FollowSource
+from coterie.actors.replication.messages import AcksArrived, ForwardedBatch, SessionClosed
+from coterie.actors.replication.room import Replication
+
+
+class Wires:
+    """Outgoing: `open` (LeaderLink), `send_acks` (SendAcks), `follow` as FollowLink. Incoming: `ports()` for the node service."""
+
+    def __init__(self, node_id: str, client: NodeClient) -> None:
+        self._node_id, self._client = node_id, client
+        self.topology = Topology()
+        self.follow_link = _FollowLink(self)
+        self._lock = threading.Lock()
+        self._acks: tuple[str, AckStream] | None = None  # (leader id, stream)
+        self._closed = False
+
+    def address_of(self, member: str) -> str:
+        return self.topology.grpc_addr.get(member, "")
+
+    @property
+    def client(self) -> NodeClient:
+        return self._client
+
+    # -- a follower's publishes -----------------------------------------------------------------------------------------------
+
+    def open(self, leader_id: str, on_reply: Callable[..., Any], on_closed: Callable[[Exception | None], Any]) -> Any:
+        """The publisher's link to the leader; None when there is no way there now."""
+        address = self.address_of(leader_id)
+        if not address:
+            return None
+        try:
+            return self._client.open_link(address, on_reply, on_closed)
+        except CoterieError:
+            return None
+
+    # -- acknowledgements -----------------------------------------------------------------------------------------------------
+
+    def send_acks(self, leader_id: str, acks: dict[str, int], announce: bool) -> bool:
+        """False: not sent now; delivery sends its whole state again later."""
+        with self._lock:
+            stream = self._ack_stream(leader_id, announce)
+        return stream is not None and stream.send(acks.items(), announce)
+
+    def _ack_stream(self, leader_id: str, announce: bool) -> AckStream | None:
+        """The stream to this leader. A new one begins with an announcement: the leader forgets what it heard over an older one."""
+        if self._acks is not None and self._acks[0] == leader_id:
+            return self._acks[1]
+        if self._acks is not None:
+            self._acks[1].close()
+            self._acks = None
+        address = self.address_of(leader_id)
+        if self._closed or not address or not announce:
+            return None
+        try:
+            stream = self._client.open_acks(address, lambda error: self._acks_ended(leader_id))
+        except CoterieError:
+            return None
+        self._acks = (leader_id, stream)
+        return stream
+
+    def _acks_ended(self, leader_id: str) -> None:
+        with self._lock:
+            if self._acks is not None and self._acks[0] == leader_id:
+                self._acks = None
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._acks is not None:
+                self._acks[1].close()
+                self._acks = None
+
+    # -- what comes in --------------------------------------------------------------------------------------------------------
+
+    def ports(self, room: Callable[[], Replication | None]) -> NodePorts:
+        """For the node service. `room` is None until the replication room runs: then everything is refused with NotLeader."""
+
+        def forwarded(session: Any, forward_id: int, data: bytes, reply: Callable[..., None]) -> None:
+            there = room()
+            if there is None or not there.publisher.send(ForwardedBatch(session, forward_id, data, reply)):
+                reply(forward_id, None, NotLeader())
+
+        def session_closed(session: Any) -> None:
+            there = room()
+            if there is not None:
+                there.publisher.send(SessionClosed(session))
+
+        def acks(node_id: str, seqs: dict[str, int], announce: bool) -> None:
+            there = room()
+            if there is not None:
+                there.subscribers.acks_arrived(AcksArrived(node_id, seqs, announce))
+
+        def follow(node_id: str, cursors: dict[str, int]) -> _Served:
+            there = room()
+            if there is None or not self.topology.leads:
+                leader = self.topology.leader_id
+                raise NotLeader(leader, self.topology.mgmt_addr.get(leader, ""))
+            return _Served(there.hub.open(cursors))
+
+        return NodePorts(forwarded, session_closed, acks, follow)
+
+
+class _Served:
+    """A follower's stream as the node service takes it."""
+
+    def __init__(self, source: FollowSource) -> None:
+        self._source = source
+
+    def take(self, timeout: float) -> Sequence[Batch] | None:
+        return next(self._source, None)
+
+    def close(self) -> None:
+        self._source.close()
+
+
+class _FollowLink:
+    """The stream of a member that is no Raft server."""
+
+    def __init__(self, wires: Wires) -> None:
+        self._wires = wires
+
+    def open(
+        self,
+        leader_id: str,
+        cursors: dict[str, int],
+        on_batches: Callable[[list[StoredBatch]], object],
+        on_closed: Callable[[Exception | None], object],
+    ) -> Any:
+        address = self._wires.address_of(leader_id)
+        if not address:
+            return None
+
+        def came(batches: list[Batch]) -> None:
+            on_batches([StoredBatch(*batch) for batch in batches])
+
+        def ended(error: Exception | None) -> None:
+            on_closed(error)
+
+        try:
+            return self._wires.client.follow(address, cursors, came, ended)
+        except CoterieError:
+            return None
