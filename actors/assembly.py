@@ -10,10 +10,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pykka
+
 from coterie.actors.base import LATER, Crash, Ref
 from coterie.actors.config import Config
 from coterie.actors.data_dir import DataDir
-from coterie.actors.errors import InvalidRequest
+from coterie.actors.errors import BindFailed, InvalidRequest
 from coterie.actors.event_bus import Callbacks, EventBus
 from coterie.actors.future import LightFuture
 from coterie.actors.handler import HandlerActor, ObjectHandler
@@ -21,11 +23,14 @@ from coterie.actors.management.client import NodeClient
 from coterie.actors.management.server import ManagementAddresses, ManagementServer, ManagementSettings, Open
 from coterie.actors.management.service import ClusterService
 from coterie.actors.membership.actor import MembershipActor
+from coterie.actors.membership.discovery import StaticSeeds
 from coterie.actors.messages import (
     Emit,
+    GetMembership,
     GetRaftView,
     Here,
     LeaveGossip,
+    MembershipEvent,
     MembershipView,
     RaftView,
     SetHandler,
@@ -171,7 +176,35 @@ class Rooms:
             supervisor.raft_changed(view, events)
 
     def _open_membership(self, directory: DataDir | None) -> None:
-        raise NotImplementedError
+        config = self.config
+        crashes: list[Crash] = []
+
+        def on_crash(crash: Crash) -> None:
+            crashes.append(crash)
+            self._on_crash(crash)
+
+        self.membership = self._start(
+            MembershipActor,
+            config.node_id,
+            config.mem_bind,
+            config.mem_adv,
+            self.meta(None),
+            StaticSeeds(config.seeds_csv),
+            self._membership_changed,
+            members_path=directory.members_path if directory is not None else None,
+            on_crash=on_crash,
+        )
+        try:
+            view: MembershipView = self.membership.ask(GetMembership(), timeout=STOP_PATIENCE)
+        except pykka.ActorDeadError:
+            error = crashes[0].error if crashes else "it stopped"
+            raise BindFailed(f"the gossip server did not start: {error}") from None
+        self.addresses["gossip"] = next(member.addr for member in view.members if member.id == config.node_id)
+
+    def _membership_changed(self, view: MembershipView, event: MembershipEvent | None) -> None:
+        supervisor = self._supervisor._actor_weakref()
+        if supervisor is not None:
+            supervisor.membership_changed(view, event)
 
     def _application(self, handlers: Any) -> Any:
         """`Config.app_handlers`: a running handler's reference, a HandlerActor class, or any object with some of the three methods."""
@@ -256,4 +289,3 @@ class Rooms:
         closing, self._closing = self._closing, []
         for step in reversed(closing):
             self._try(step)
-

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 
-from coterie.actors.errors import CoterieError, Indeterminate
+from coterie.actors.errors import CoterieError, Indeterminate, Unreachable
 from coterie.actors.future import LightFuture
 from coterie.actors.management.failures import from_answer, from_failure
 from coterie.actors.management.grpc_api import FORWARDED
@@ -26,7 +26,7 @@ from coterie.proto.generated import cluster_pb2 as cluster
 from coterie.proto.generated import node_pb2 as node
 from coterie.transport.grpc_client import Answer, ChannelPool, ClientStream
 
-__all__ = ["AckSender", "AckStream", "ForwardLink", "LeaderLinks", "NodeClient"]
+__all__ = ["AckStream", "ForwardLink", "NodeClient"]
 
 _MANAGEMENT: Final = "/cluster.v1.Management/"
 _NODE: Final = "/coterie.v1.Node/"
@@ -106,9 +106,9 @@ class NodeClient:
         self._pool.call(address, method, request.SerializeToString(), max(0.001, timeout), done, self._metadata)
         return future
 
-    # -- streams; None: this node is stopping, and opens no more ------------------------------------------------------------------
+    # -- streams: opening one raises Unreachable when this node is stopping ----------------------------------------------------------
 
-    def open_link(self, address: str, on_reply: OnReply, on_closed: OnClosed) -> ForwardLink | None:
+    def open_link(self, address: str, on_reply: OnReply, on_closed: OnClosed) -> ForwardLink:
         """A session of forwarded publishes. on_reply(forward_id, payload, error) for each batch that is answered; on_closed(error) once, when the session broke:
         what was not answered by then may or may not have been done. Both come from the session's thread."""
 
@@ -117,18 +117,16 @@ class NodeClient:
             on_reply(reply.id, reply.payload if reply.ok else None, None if reply.ok else from_failure(reply.failure))
 
         stream = self._pool.stream(address, _NODE + "Forward", message, lambda a: on_closed(_ended(a, address)), metadata=self._metadata)
-        return ForwardLink(stream) if stream is not None else None
+        return ForwardLink(_opened(stream))
 
-    def open_acks(self, address: str, on_closed: OnClosed) -> AckStream | None:
+    def open_acks(self, address: str, on_closed: OnClosed) -> AckStream:
         """A stream of this node's acknowledgements to a leader."""
         stream = self._pool.stream(
             address, _NODE + "Acks", lambda body: None, lambda a: on_closed(_ended(a, address)), metadata=self._metadata
         )
-        return AckStream(stream, self._node_id) if stream is not None else None
+        return AckStream(_opened(stream), self._node_id)
 
-    def follow(
-        self, address: str, cursors: dict[str, int], on_batches: Callable[[list[Batch]], None], on_closed: OnClosed
-    ) -> ClientStream | None:
+    def follow(self, address: str, cursors: dict[str, int], on_batches: Callable[[list[Batch]], None], on_closed: OnClosed) -> ClientStream:
         """Receive the batches from `cursors` ({topic: next seq}) on. The stream ends with `close()`."""
 
         def message(body: bytes) -> None:
@@ -137,9 +135,11 @@ class NodeClient:
         request = node.FollowRequest(
             node_id=self._node_id, cursors=[node.TopicCursor(topic=topic, next_seq=seq) for topic, seq in cursors.items()]
         )
-        return self._pool.stream(
-            address, _NODE + "Follow", message, lambda a: on_closed(_ended(a, address)), request.SerializeToString(), self._metadata
-        )
+
+        def ended(answer: Answer) -> None:
+            on_closed(_ended(answer, address))
+
+        return _opened(self._pool.stream(address, _NODE + "Follow", message, ended, request.SerializeToString(), self._metadata))
 
 
 class ForwardLink:
@@ -173,6 +173,12 @@ class AckStream:
         self._stream.close()
 
 
+def _opened(stream: ClientStream | None) -> ClientStream:
+    if stream is None:
+        raise Unreachable("this node is stopping; no stream is opened any more")
+    return stream
+
+
 def _ended(answer: Answer, address: str) -> CoterieError | None:
     return from_answer(answer, address, repeatable=True)
 
@@ -182,44 +188,3 @@ def _read_reply(body: bytes) -> bytes:
     if reply.HasField("failure"):
         raise from_failure(reply.failure)
     return reply.data
-
-
-class LeaderLinks:
-    """The replication room's port `LeaderLink`: opens sessions by the leader's id. address_of: the gRPC address of a member, "" when it is not known."""
-
-    def __init__(self, client: NodeClient, address_of: Callable[[str], str]) -> None:
-        self._client = client
-        self._address_of = address_of
-
-    def open(self, leader_id: str, on_reply: OnReply, on_closed: OnClosed) -> ForwardLink | None:
-        """None when there is no way to that node now."""
-        address = self._address_of(leader_id)
-        return self._client.open_link(address, on_reply, on_closed) if address else None
-
-
-class AckSender:
-    """The replication room's port for acknowledgements: one stream to whoever leads, opened when it is needed. Used by one thread."""
-
-    def __init__(self, client: NodeClient, address_of: Callable[[str], str]) -> None:
-        self._client = client
-        self._address_of = address_of
-        self._address = ""
-        self._stream: AckStream | None = None
-
-    def send(self, leader_id: str, acks: dict[str, int], announce: bool) -> bool:
-        """False when they were not sent; never blocks."""
-        address = self._address_of(leader_id)
-        if address != self._address:
-            self.close()
-            self._address = address
-        if not address:
-            return False
-        if self._stream is not None and self._stream.send(acks.items(), announce):
-            return True
-        self._stream = self._client.open_acks(address, lambda error: None)  # its end shows in the next send
-        return self._stream is not None and self._stream.send(acks.items(), announce)
-
-    def close(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.close()

@@ -103,6 +103,7 @@ class MembershipActor(Actor):
         self._disk = Workers(f"{node}/membership-disk", 1, 1)
         self._counters: Counter[str] = Counter()
         self._arrived = self._taken = 0
+        self._left = False
         self._leaving: list[tuple[float, LightFuture]] = []
         self._states: tuple[NodeState, ...] = ()
         self._handlers: dict[type, Callable[[Any], Any]] = {
@@ -249,6 +250,7 @@ class MembershipActor(Actor):
     def _leave(self, message: LeaveGossip) -> Any:
         now = time.monotonic()
         self._core.leave(now)
+        self._left = True
         if self.reply_to is None:
             return None
         self._leaving.append((now + message.timeout, self.reply_to))
@@ -270,11 +272,13 @@ class MembershipActor(Actor):
         self.wake_at(min(self._core.deadline(), self._shell_deadline()))
 
     def _discover(self, now: float) -> None:
+        if self._left:
+            return
         if self._next_discovery <= now:
             refresh = self._discovery.refresh
             self._next_discovery = now + refresh if refresh else math.inf
             self._dialler.discover(self._discovery)
-        if self._seeds.deadline() <= now and not self._leaving:
+        if self._seeds.deadline() <= now:
             members = self._core.members()
             present = {(m.ip, m.port) for m in members if m.state in (ALIVE, SUSPECT) and m.name != self.node}
             known = {(m.ip, m.port) for m in members}
@@ -339,10 +343,12 @@ class MembershipActor(Actor):
                 future.set(True)
 
     def _shell_deadline(self) -> float:
-        due = [self._next_discovery, self._seeds.deadline(), *(deadline for deadline, _ in self._leaving)]
+        due = [deadline for deadline, _ in self._leaving]
+        if not self._left:
+            due += [self._next_discovery, self._seeds.deadline()]
         if self._store.keeps and not self._saving and self._kept != self._worth_keeping():
             due.append(self._save_at)
-        return min(due)
+        return min(due, default=math.inf)
 
     # ---- what is shown and kept ----------------------------------------------------------------------------------------------------
 

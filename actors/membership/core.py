@@ -110,6 +110,7 @@ class MembershipCore:
     def packet(self, messages: Sequence[Message], source: tuple[str, int], now: float) -> None:
         for message in messages:
             self._message(message, source, now)
+        self._somebody_is_there(now)
 
     def _message(self, message: Message, source: tuple[str, int], now: float) -> None:
         match message:
@@ -140,6 +141,7 @@ class MembershipCore:
         self._out.counters["join_merged" if join else "merged"] += 1
         if partner is not None and self._me.incarnation != before and self._me.state == ALIVE:
             self._out.push_pull(partner)
+        self._somebody_is_there(now)
 
     def stream_pinged(self, seq_no: int, answered: bool, now: float) -> None:
         """The result of a `StreamPing`; late ones are harmless."""
@@ -216,6 +218,10 @@ class MembershipCore:
             self._out.send(peer.address, peer.name)
         # With nobody to hear it the rumours wait, and need not be looked at so often.
         self._next_gossip = now + (self._settings.gossip_interval if targets else self._settings.probe_interval)
+
+    def _somebody_is_there(self, now: float) -> None:
+        """Ends the longer pause of a node that had nobody to gossip with."""
+        self._next_gossip = min(self._next_gossip, now + self._settings.gossip_interval)
 
     def _push_pull(self, now: float) -> None:
         self._next_push_pull = now + self._settings.push_pull_every(self._members.present())

@@ -6,6 +6,7 @@ has no bound.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 JOIN_SECONDS: Final = 1.0
+LOG: Final = logging.getLogger("coterie.membership")
 
 
 class Workers:
@@ -25,7 +27,7 @@ class Workers:
         self._closed = False
 
     def submit(self, job: Callable[[], None]) -> bool:
-        """False when `depth` jobs wait already, or after `close`: then it is not done. A job must not raise."""
+        """False when `depth` jobs wait already, or after `close`: then it is not done. What a job raises is logged."""
         with self._lock:
             if self._closed or self._busy >= self._depth + self._limit:
                 return False
@@ -50,7 +52,11 @@ class Workers:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if not self._closed:
-                job()
-            with self._lock:
-                self._busy -= 1
+            try:
+                if not self._closed:
+                    job()
+            except Exception:
+                LOG.exception("a job on %s failed", self._name)
+            finally:
+                with self._lock:
+                    self._busy -= 1

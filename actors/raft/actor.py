@@ -100,6 +100,8 @@ class RaftActor(Actor):
         self._changes: list[QuorumChange] = []
         self._transfers: list[tuple[LightFuture, int]] = []
         self._counts: dict[str, int] = {"elections": 0, "leaderships": 0, "proposals refused": 0}
+        self._told_serving = False
+        self._serving = False
         self._server: RaftServer | None = None
         self._links: Links | None = None
 
@@ -248,6 +250,8 @@ class RaftActor(Actor):
             while (ready := self.core.ready()) is not None:
                 self._work(ready)
             deadline = min(self.core.deadline(), now + _POLL) if self._changes else self.core.deadline()
+        if self.core.serving is not self._told_serving:
+            self._tell([])  # it begins to serve with a commit, which is no event of the core
         self.wake_at(deadline)
 
     def _work(self, ready: Ready) -> None:
@@ -322,6 +326,10 @@ class RaftActor(Actor):
                 self.log.warning("leads no more (term %d): %s", event.term, event.reason)
         self._links.reconcile(self.core.peers())
         self._settle_transfers(events)
+        self._tell(events)
+
+    def _tell(self, events: list[Any]) -> None:
+        self._told_serving = self.core.serving
         if self._observe is not None:
             self._observe(self.view(), events)
 

@@ -10,18 +10,17 @@ for each other: everything that arrived since the last `ready()` leaves in one.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from random import Random
-
-import attrs
+from typing import Final
 
 from coterie.actors.raft import election, following, replication
+from coterie.actors.raft.applying import Handout
 from coterie.actors.raft.log import HardState, LogReader
 from coterie.actors.raft.membership import Change, changed
 from coterie.actors.raft.node import Handed, Node, Role, Transfer
-from coterie.actors.raft.progress import Progress, ProgressState
+from coterie.actors.raft.progress import PeerView
 from coterie.actors.raft.ready import AppendToken, Ready, Token, VoteToken
 from coterie.actors.raft.refusals import (
     ChangeInProgress,
@@ -51,30 +50,15 @@ from coterie.proto.raft_messages import (
     VoteRequest,
 )
 
-SUPPORTED_VERSIONS = (2, 3)
-UNSUPPORTED_VERSION = "operation not supported with current protocol version"
-NO_SNAPSHOTS = "this node does not take snapshots yet: start it with an empty data directory while the leader's log still begins at index 1"
+__all__ = ["PeerView", "RaftCore"]
+
+SUPPORTED_VERSIONS: Final = (2, 3)
+UNSUPPORTED_VERSION: Final = "operation not supported with current protocol version"
+NO_SNAPSHOTS: Final = (
+    "this node does not take snapshots yet: start it with an empty data directory while the leader's log still begins at index 1"
+)
 
 _new_entry = tuple.__new__
-
-
-@attrs.define(frozen=True)
-class PeerView:
-    """A leader's view of a peer, for status and metrics. `contact`: when the latest answered request was sent (monotonic seconds)."""
-
-    id: str
-    state: ProgressState
-    connected: bool
-    match: int
-    next: int
-    inflight: int
-    inflight_bytes: int
-    contact: float
-    leaving: bool
-
-    @property
-    def needs_snapshot(self) -> bool:
-        return self.state is ProgressState.SNAPSHOT
 
 
 class RaftCore:
@@ -103,9 +87,7 @@ class RaftCore:
             raise LogBehindState(applied, log.last_index)
         self._node = node = Node(me, settings, log, hard_state, configuration, previous_configuration, now, random)
         node.set_commit(applied)
-        self._handed_out = self._applied = applied
-        self._unapplied: deque[tuple[int, int]] = deque()  # (last index, bytes) of chunks handed out
-        self._unapplied_bytes = 0
+        self._handout = Handout(node, applied)
         if node.is_voter and not node.other_voters():
             node.election_deadline = now
 
@@ -266,7 +248,7 @@ class RaftCore:
         if node.transfer is not None:
             replication.check_transfer(node, node.transfer)
         replication.forget_departed(node)
-        if any(_waits(progress) for progress in node.progress.values()):
+        if any(progress.waits_for_probe() for progress in node.progress.values()):
             node.pump_wanted = True
         replication.pump(node)
         replication.speak(node)
@@ -280,7 +262,7 @@ class RaftCore:
         for progress in node.progress.values():
             if progress.connected:
                 moments.append(replication.speak_at(node, progress))
-                if _waits(progress):
+                if progress.waits_for_probe():
                     moments.append(progress.retry_at)
             if progress.removal_index:
                 moments.append(progress.removal_deadline)
@@ -299,7 +281,7 @@ class RaftCore:
             replication.pump(node)
         truncate_from, entries = node.log.take_unsaved()
         hard_state = HardState(node.term, node.voted_for) if node.hard_state_changed else None
-        committed = self._take_committed()
+        committed = self._handout.take()
         ready = Ready(hard_state, truncate_from, entries, node.before, node.after, node.replies, committed, node.abandoned, node.events)
         if ready.must_store:
             node.hard_state_changed = False
@@ -332,32 +314,7 @@ class RaftCore:
 
     def applied_to(self, index: int) -> None:
         """The state machine has applied everything up to `index`: room for more."""
-        self._applied = max(self._applied, index)
-        while self._unapplied and self._unapplied[0][0] <= index:
-            self._unapplied_bytes -= self._unapplied.popleft()[1]
-
-    def _take_committed(self) -> Sequence[tuple[Entry, object | None]]:
-        node, settings = self._node, self._node.settings
-        room = settings.apply_window_entries - (self._handed_out - self._applied)
-        if self._handed_out >= node.commit or room <= 0 or self._unapplied_bytes >= settings.apply_window_bytes:
-            return ()
-        first = self._handed_out + 1
-        last = min(node.commit, self._handed_out + min(room, settings.apply_chunk_entries))
-        entries = node.log.entries(first, last, settings.apply_chunk_bytes)
-        size = node.log.size(entries)
-        self._handed_out = entries[-1].index
-        self._unapplied.append((self._handed_out, size))
-        self._unapplied_bytes += size
-        return list(zip(entries, self._take_contexts(first, len(entries)), strict=True))
-
-    def _take_contexts(self, first: int, count: int) -> Sequence[object | None]:
-        """Contexts of entries first, first + 1, …: those from before the contexts begin, or after they end, have none."""
-        node = self._node
-        unknown = min(max(0, node.contexts_from - first), count) if node.contexts else count
-        taken = node.contexts[: count - unknown]
-        del node.contexts[: count - unknown]
-        node.contexts_from += len(taken)
-        return [*repeat(None, unknown), *taken, *repeat(None, count - unknown - len(taken))] if len(taken) < count else taken
+        self._handout.applied_to(index)
 
     # -- views -------------------------------------------------------------------------------------------------------------------
 
@@ -379,7 +336,7 @@ class RaftCore:
 
     @property
     def applied(self) -> int:
-        return self._applied
+        return self._handout.applied
 
     @property
     def last_index(self) -> int:
@@ -426,10 +383,7 @@ class RaftCore:
 
     def progress(self) -> tuple[PeerView, ...]:
         """Of a leader: its followers, also those on their way out."""
-        return tuple(
-            PeerView(p.peer, p.state, p.connected, p.match, p.next, p.inflight, p.inflight_bytes, p.contact, bool(p.removal_index))
-            for p in self._node.progress.values()
-        )
+        return tuple(progress.view() for progress in self._node.progress.values())
 
     def peers(self) -> tuple[Server, ...]:
         """Who must be dialled: by a leader everybody, and who was removed till it knows; by another voter the voters."""
@@ -438,8 +392,3 @@ class RaftCore:
             present = [server for server in node.configuration.servers if server.id != node.me.id]
             return (*present, *(Server(p.peer, p.address) for p in node.progress.values() if p.removal_index))
         return tuple(node.other_voters()) if node.is_voter else ()
-
-
-def _waits(progress: Progress) -> bool:
-    """A probe is to be sent, now or after its back-off."""
-    return progress.connected and progress.state is ProgressState.PROBE and not progress.inflight

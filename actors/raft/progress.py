@@ -15,6 +15,8 @@ from __future__ import annotations
 import enum
 from typing import Final
 
+import attrs
+
 INITIAL_BACKOFF: Final = 0.01
 MAX_BACKOFF: Final = 1.0
 
@@ -23,6 +25,25 @@ class ProgressState(enum.Enum):
     PROBE = "probe"
     REPLICATE = "replicate"
     SNAPSHOT = "snapshot"
+
+
+@attrs.define(frozen=True)
+class PeerView:
+    """A leader's view of a peer, for status and metrics. `contact`: when the latest answered request was sent (monotonic seconds)."""
+
+    id: str
+    state: ProgressState
+    connected: bool
+    match: int
+    next: int
+    inflight: int
+    inflight_bytes: int
+    contact: float
+    leaving: bool
+
+    @property
+    def needs_snapshot(self) -> bool:
+        return self.state is ProgressState.SNAPSHOT
 
 
 class Progress:
@@ -103,3 +124,20 @@ class Progress:
     def back_off(self, now: float) -> None:
         self.retry_at = now + self.backoff
         self.backoff = min(self.backoff * 2, MAX_BACKOFF)
+
+    def waits_for_probe(self) -> bool:
+        """A probe is to be sent, now or after its back-off."""
+        return self.connected and self.state is ProgressState.PROBE and not self.inflight
+
+    def view(self) -> PeerView:
+        return PeerView(
+            self.peer,
+            self.state,
+            self.connected,
+            self.match,
+            self.next,
+            self.inflight,
+            self.inflight_bytes,
+            self.contact,
+            bool(self.removal_index),
+        )

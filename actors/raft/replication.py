@@ -100,7 +100,7 @@ def pump(node: Node) -> None:
             continue
         if progress.state is ProgressState.REPLICATE:
             _fill_window(node, progress, shared)
-        elif progress.state is ProgressState.PROBE and not progress.inflight and node.now >= progress.retry_at:
+        elif progress.waits_for_probe() and node.now >= progress.retry_at:
             _probe(node, progress, shared)
 
 

@@ -90,6 +90,7 @@ class Delivery(Actor):
         self._fresh_acks: dict[str, int] = {}
         self._announce = False
         self._announce_at: float | None = None
+        self._announced_times = 0
         self._counters = {"delivery_errors": 0, "redelivered": 0, "gaps": 0}
 
     def on_receive(self, message: Any) -> Any:
@@ -187,7 +188,7 @@ class Delivery(Actor):
     def _set_topology(self, topology: Topology) -> None:
         before, self._topology = self._topology, topology
         if topology.leader_id and (before.leader_id, before.term) != (topology.leader_id, topology.term):
-            self._announce = True
+            self._announce, self._announced_times = True, 0
 
     # -- towards the handler --------------------------------------------------------------------------------------------------
 
@@ -303,7 +304,12 @@ class Delivery(Actor):
             self._to_publisher(PeerAcks(self.node, acks, announce))
             return
         sent = self._send_acks(leader, acks, announce)
-        again = time.monotonic() + (10 * self._retry if sent and announce else self._retry)
+        if sent and announce:
+            self._announced_times += 1
+            pause = self._retry * min(self._announced_times, 10)
+        else:
+            pause = self._retry
+        again = time.monotonic() + pause
         self._announce_at = again if announce or self._announce_at is None else min(again, self._announce_at)
 
     def _view(self) -> DeliveryView:

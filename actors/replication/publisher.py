@@ -19,6 +19,7 @@ writer is more than `MOST_UNSTORED` bytes behind does `Applied` wait, which stop
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +28,7 @@ from typing import Any, ClassVar, Final
 import attrs
 
 from coterie.actors.base import LATER, Actor, Crash
-from coterie.actors.errors import CoterieError, Indeterminate, NoQuorum, NotLeader, Overloaded
+from coterie.actors.errors import CoterieError, Indeterminate, NoQuorum, NotLeader
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import (
     Appended,
@@ -48,7 +49,6 @@ from coterie.actors.replication.messages import (
     ForwardReply,
     GetDeliveryView,
     LinkClosed,
-    NewBatch,
     NewBatches,
     PeerAcks,
     SessionClosed,
@@ -59,12 +59,11 @@ from coterie.actors.replication.messages import (
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
 from coterie.actors.replication.packing import Chunk
 from coterie.actors.replication.proposals import MOST_ENTRIES, Proposal, Proposals, answer, answer_early, fail
+from coterie.actors.replication.reader import Reader
+from coterie.actors.replication.reasons import why_waiting
 from coterie.actors.replication.state_machine import StateMachine
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
-from coterie.proto.errors import WireError
-from coterie.proto.raft_messages import COMMAND, Entry
-from coterie.proto.record_batch import Batch, decode_batch, decode_entry, kind_of
 
 TICK: Final = 0.05  # seconds
 MOST_UNSTORED: Final = 256 << 20  # bytes
@@ -116,6 +115,7 @@ class Publisher(Actor):
         self._proposals = Proposals(raft, self._window, limits.entry_bytes, limits.entries)
         self._forwarding = Forwarding(self._open_link, self._waiting, limits.window, limits.entry_bytes, self._count_told)
         self._reception = Reception(self._waiting)
+        self._reader = Reader(self._count, self.log)
         self._topology = Topology()
         self._stored = dict(stored)  # (first retained, next) by topic
         self._known = {topic: next_seq for topic, (_, next_seq) in stored.items()}  # next seq by topic, of log and stream
@@ -259,7 +259,7 @@ class Publisher(Actor):
             if entry.index <= machine.applied[0]:
                 continue
             own = context if context.__class__ is Proposal else None
-            batches = own.batches if own is not None else self._opened(entry)
+            batches = own.batches if own is not None else self._reader.entry(entry)
             placed = machine.apply(entry.index, entry.term, batches)
             if own is not None:
                 self._proposals.ended(own)
@@ -295,41 +295,12 @@ class Publisher(Actor):
             held, self._apply_held = self._apply_held, None
             self._raft.tell(Applied(held))
 
-    def _opened(self, entry: Entry) -> list[Batch]:
-        """The batches of an entry that was not proposed here. What is not a batch is skipped and counted, on every node alike."""
-        if entry.kind != COMMAND or not entry.data:
-            return []
-        kind = kind_of(entry.data)
-        if kind != "batch":
-            self._count(f"entries_{kind}", 1)
-            return []
-        try:
-            return decode_entry(entry.data)
-        except WireError as error:
-            self._count("entries_malformed", 1)
-            self.log.error("entry %d of the log is not a valid record batch and is skipped on every node: %s", entry.index, error)
-            return []
-
     def _streamed(self, message: StreamedBatches) -> None:
         """From a leader's stream, on a node that is no Raft server: stored and delivered; the state machine waits for the log."""
-        stored, fresh = [], []
-        for batch in message.batches:
-            if batch.first_seq + batch.count <= self._known.get(batch.topic, 1):
-                continue
-            try:
-                opened = decode_batch(batch.data)
-            except WireError as error:
-                self._count("stream_malformed", 1)
-                self.log.warning("a streamed batch of %r at seq %d is not valid and is dropped: %s", batch.topic, batch.first_seq, error)
-                continue
-            if len(opened.records) != batch.count or opened.topic != batch.topic or batch.first_seq < self._known.get(batch.topic, 1):
-                self._count("stream_malformed", 1)
-                continue
-            self._known[batch.topic] = batch.first_seq + batch.count
-            stored.append(batch)
-            fresh.append(NewBatch(batch.topic, batch.first_seq, batch.index, opened.time / 1000, opened.records, len(batch.data)))
-            self._metrics.seq(batch.topic, batch.first_seq + batch.count - 1)
+        stored, fresh = self._reader.streamed(message.batches, self._known)
         if stored:
+            for batch in stored:
+                self._metrics.seq(batch.topic, batch.first_seq + batch.count - 1)
             self._unstored += sum(len(batch.data) for batch in stored)
             self._writer.send(WriteBatches(stored))
             self._delivery.send(NewBatches(fresh))
@@ -339,7 +310,9 @@ class Publisher(Actor):
     def _expire(self, now: float) -> None:
         late = self._waiting.remove(lambda chunk: chunk.deadline <= now)
         for chunk in late:
-            error = self._why_waiting(chunk)
+            error = why_waiting(
+                chunk.topic, self._topology, self._window, self._proposals.room(chunk.topic), self._forwarding.refusal(chunk.topic)
+            )
             if chunk.ticket is not None:
                 self._reception.refuse([chunk], error)
             else:
@@ -350,27 +323,6 @@ class Publisher(Actor):
         for proposal in self._proposals.under_way:
             self._fail([chunk for chunk in proposal.all_chunks() if chunk.deadline <= now and chunk.ticket is None], unknown)
         self._forwarding.expire(now)
-
-    def _why_waiting(self, chunk: Chunk) -> CoterieError:
-        """What a publish waited for until its deadline. It was not carried out."""
-        topology = self._topology
-        if not topology.leads:
-            refusal = self._forwarding.refusal(chunk.topic)
-            if isinstance(refusal, Overloaded):
-                return refusal
-            if topology.leader_id:
-                return NoQuorum(
-                    f"the leader {topology.leader_id} could not be reached, or did not take the publish, within the deadline; it was not carried out"
-                )
-            return NoQuorum("no leader was found within the deadline; the publish was not carried out")
-        if self._proposals.room(chunk.topic) > 0:
-            return NoQuorum("this leader had no commit from a quorum within the deadline; the publish was not carried out")
-        slowest = self._window.slowest(chunk.topic)
-        who = f"{slowest[0]} has acknowledged up to seq {slowest[1]}" if slowest else "nobody has acknowledged anything"
-        return Overloaded(
-            f"topic {chunk.topic!r}: repl_window={self._window.limit} records are unacknowledged up to seq {self._machine.last_seq(chunk.topic)}; {who}. Its handler is slow, "
-            "fails, or itself waits for a publish (inside handle_sync publish with tell, never with a blocking ask). The publish was not carried out"
-        )
 
     def _fail(self, chunks: list[Chunk], error: CoterieError) -> None:
         for chunk in chunks:
@@ -421,10 +373,8 @@ class Publisher(Actor):
 
 def _quietly(step: Callable[[], None]) -> None:
     """The asker may have given up and resolved its future itself."""
-    try:
+    with contextlib.suppress(Exception):
         step()
-    except Exception:  # noqa: BLE001, S110 - a view that nobody waits for
-        pass
 
 
 def _typed(error: Exception) -> CoterieError:

@@ -1,7 +1,9 @@
 """The leader's side of acknowledgements: one subscriber actor per live peer.
 
-A peer's acknowledgements come in by its own connection, at any rate. Its subscriber takes what waits as one burst and tells the publisher once: so neither
-many peers nor a talkative one fills the publisher's inbox. What arrives for a node that leads nothing is dropped: peers send everything anew to a new leader.
+A peer's acknowledgements come in by its own connection, at any rate. Its subscriber takes what waits as one burst and tells the publisher once: so
+neither many peers nor a talkative one fills the publisher's inbox. What arrives at a node that does not lead is dropped, but for the last
+announcement of each peer: a peer may know of a new leader before that one does itself. Peers send everything anew to a new leader, and again from
+time to time.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Any, ClassVar
 
 from coterie.actors.base import Actor, Crash, Ref
 from coterie.actors.replication.messages import AcksArrived, PeerAcks
+from coterie.actors.replication.window import MAX_MEMBERS
 
 
 class Subscriber(Actor):
@@ -50,6 +53,7 @@ class Subscribers:
     def __init__(self, node: str, to_publisher: Callable[[Any], object], on_crash: Callable[[Crash], None] | None = None) -> None:
         self._node, self._to_publisher, self._on_crash = node, to_publisher, on_crash
         self._refs: dict[str, Ref] = {}  # replaced, never changed: readers need no lock
+        self._early: dict[str, AcksArrived] = {}  # announcements that came before this node knew that it leads
 
     def set_peers(self, peers: frozenset[str]) -> None:
         """Start and stop actors so that there is one for each peer."""
@@ -58,13 +62,20 @@ class Subscribers:
             return
         after = {peer: before.get(peer) or self._start(peer) for peer in peers}
         self._refs = after
+        for peer in peers:
+            early = self._early.pop(peer, None)
+            if early is not None:
+                after[peer].send(early)
         for peer, ref in before.items():
             if peer not in after:
                 ref.stop(block=False)
 
     def acks_arrived(self, message: AcksArrived) -> bool:
-        """Pass a peer's acknowledgements on. False: this node does not lead, or does not know the peer."""
+        """Pass a peer's acknowledgements on. False: this node does not lead (yet), or does not know the peer; its last announcement is kept for when it does."""
         ref = self._refs.get(message.node_id)
+        if ref is None and message.announce and len(self._early) < MAX_MEMBERS:
+            self._early[message.node_id] = message
+            ref = self._refs.get(message.node_id)  # it may have been started between the two lines above
         return ref is not None and ref.send(message)
 
     def stop(self) -> None:
