@@ -197,7 +197,7 @@ def main() -> None:
             leader.tell(("propose", "topic", payload, future))
             return future
 
-        common.report({in_flight: common.drive(send, in_flight, count) for in_flight, count in common.counted(options.scale)})
+        common.report({in_flight: common.drive(send, in_flight, count) for in_flight, count in common.counted(options)})
     finally:
         for child in children:
             child.kill()

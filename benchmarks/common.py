@@ -1,7 +1,7 @@
 """What all benchmarks share: the levels, the driver that keeps N requests open, and child processes that answer on a pipe.
 
 A system is a module with `main()`: it starts its two other nodes as processes, measures every level, and prints one JSON object
-`{"<in flight>": {"rate": per second, "p50_ms": …, "p99_ms": …}}`.
+`{"<in flight>": {"rate": per second, "p50_ms": …, "p99_ms": …}}` as its last line.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,20 +18,28 @@ from typing import Any
 
 PAYLOAD = 128
 LEVELS: tuple[tuple[int, int], ...] = ((1, 1_500), (16, 15_000), (256, 80_000), (1024, 150_000))
+PATIENCE = 60.0  # seconds for one answer; whoever takes longer has failed
+
+
+def parser() -> argparse.ArgumentParser:
+    """--scale shrinks the number of requests (a smoke run); --levels picks some; --follower and --directory are for the processes that a system starts itself."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--scale", type=float, default=1.0)
+    options.add_argument("--payload", type=int, default=PAYLOAD)
+    options.add_argument("--levels", type=lambda text: [int(level) for level in text.split(",")], default=[level for level, _ in LEVELS])
+    options.add_argument("--profile", default="", choices=("", "threads", "cpu", "wall"))
+    options.add_argument("--follower", default="")
+    options.add_argument("--directory", default="")
+    return options
 
 
 def arguments() -> argparse.Namespace:
-    """--scale shrinks the number of requests (a smoke run); --follower is for the processes that a system starts itself."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--payload", type=int, default=PAYLOAD)
-    parser.add_argument("--follower", default="")
-    parser.add_argument("--directory", default="")
-    return parser.parse_args()
+    return parser().parse_args()
 
 
-def counted(scale: float) -> list[tuple[int, int]]:
-    return [(in_flight, max(in_flight, int(count * scale))) for in_flight, count in LEVELS]
+def counted(options: argparse.Namespace) -> list[tuple[int, int]]:
+    """(requests in flight, requests) of the levels asked for."""
+    return [(in_flight, max(in_flight, int(count * options.scale))) for in_flight, count in LEVELS if in_flight in options.levels]
 
 
 def drive(send: Callable[[], Any], in_flight: int, count: int, finish: Callable[[], None] = lambda: None) -> dict[str, float]:
@@ -42,7 +51,7 @@ def drive(send: Callable[[], Any], in_flight: int, count: int, finish: Callable[
 
     def settle() -> None:
         sent, future = waiting.popleft()
-        future.get(timeout=60)
+        future.get(timeout=PATIENCE)
         latencies.append(clock() - sent)
 
     for _ in range(count):
@@ -58,11 +67,15 @@ def drive(send: Callable[[], Any], in_flight: int, count: int, finish: Callable[
 
 
 class Child:
-    """A process of the same module, started with --follower NAME; lines both ways."""
+    """A process of the same module, started with --follower NAME; lines both ways. It ends when its standard input does."""
 
     def __init__(self, module: str, name: str, *extra: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, "--follower", name, *extra], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", module, "--follower", name, *extra],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )
 
     def say(self, line: str) -> None:
@@ -76,6 +89,15 @@ class Child:
         if not line:
             raise RuntimeError(f"{self.process.args}: ended with {self.process.wait()}")
         return line.strip()
+
+    def end(self, patience: float = 10.0) -> None:
+        """Close its input and let it finish what it does then."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
     def kill(self) -> None:
         self.process.kill()

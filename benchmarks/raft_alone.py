@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import common
+from benchmarks import common, profiling
 from coterie.actors.lmdb_env import Identity
 from coterie.actors.messages import ChangeQuorum, GetRaftView, Propose
 from coterie.actors.raft.actor import RaftActor
@@ -28,15 +28,22 @@ def start(name: str, directory: str, bootstrap: bool = False) -> tuple[Any, str]
     return ref, address
 
 
+def follow(name: str, directory: str) -> None:
+    _, address = start(name, directory)
+    print(address, flush=True)
+    sys.stdin.read()
+
+
 def main() -> None:
     options = common.arguments()
+    profiling.start(options.profile)
     if options.follower:
-        _, address = start(options.follower, options.directory)
-        print(address, flush=True)
-        sys.stdin.read()
+        follow(options.follower, options.directory)
+        if options.profile:
+            profiling.report(f"follower {options.follower}")
         return
     directory = tempfile.mkdtemp(prefix="raft-alone-")
-    children = [common.Child(MODULE, name, "--directory", directory) for name in ("n2", "n3")]
+    children = [common.Child(MODULE, name, "--directory", directory, "--profile", options.profile) for name in ("n2", "n3")]
     leader = None
     try:
         leader, _ = start("n1", directory, bootstrap=True)
@@ -44,14 +51,17 @@ def main() -> None:
             time.sleep(0.01)
         for name, child in zip(("n2", "n3"), children, strict=True):
             leader.ask(ChangeQuorum("join", name, child.hear(), time.monotonic() + 10))
-        payload = b"x" * options.payload
-        propose = Propose(payload)
+        propose = Propose(b"x" * options.payload)
         common.report(
             {
                 in_flight: common.drive(lambda: leader.ask(propose, block=False), in_flight, count)
-                for in_flight, count in common.counted(options.scale)
+                for in_flight, count in common.counted(options)
             }
         )
+        if options.profile:
+            profiling.report("leader n1")
+            for child in children:
+                child.end()
     finally:
         if leader is not None:
             leader.stop()

@@ -59,6 +59,7 @@ def run_node(given: Mapping[str, Any], log_level: str) -> None:
         raise CommandError(str(error)) from None
     handler = BackgroundLog(sys.stderr)
     logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
         _run(config)
     finally:
@@ -80,7 +81,7 @@ def _run(config: Config) -> None:
     threading.Thread(target=_tell, args=(events, over), name=f"{config.node_id}/cli-events", daemon=True).start()
     LOG.info("node %s runs; SIGTERM or Ctrl+C stops it", config.node_id)
     failure = None
-    while not over.wait(LOOK_EVERY) and failure is None:
+    while failure is None and not over.wait(LOOK_EVERY):
         failure = _failure(node)
     if stopped_by:
         LOG.info("node %s stops (%s)", config.node_id, stopped_by[0])

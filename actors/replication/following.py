@@ -1,8 +1,8 @@
 """Members that are no Raft servers follow a stream of batches from the leader.
 
-**The leader** (`FollowHub`, `FollowSource`): each stream reads the buffer, from the follower's cursors on, and sleeps when it is at the end until the buffer's writer says that
-there is more. So a slow follower holds no memory here, and what it gets is exactly what is stored: whole batches under their seqs. The price is the
-writer's pause, some 20 ms.
+**The leader** (`FollowHub`, `FollowSource`): each stream reads the buffer, from the follower's cursors on, and sleeps at the end until the buffer's
+writer says that there is more. So a slow follower holds no memory here, and what it gets is exactly what is stored: whole batches under their seqs.
+The price is the writer's pause, some 20 ms under load.
 
 **The follower** (`StreamFollower`): keeps one stream open to the leader of the day while it is not in the Raft configuration, and tells what comes to its publisher.
 """
@@ -24,8 +24,10 @@ READ_BATCHES: Final = 256
 
 
 class FollowSource(Iterator[list[StoredBatch]]):
-    """One follower's stream: iterate it in the serving thread; `close()` from any thread ends it. An empty list comes when nothing happened for `idle` seconds, so that
-    the serving thread can look whether its client is still there."""
+    """One follower's stream: iterate it in the serving thread; `close()` from any thread ends it.
+
+    An empty list comes when nothing happened for `idle` seconds, so that the serving thread can look whether its client is still there.
+    """
 
     def __init__(self, hub: FollowHub, buffer: ReplicationBuffer, cursors: dict[str, int], ends: dict[str, int], idle: float) -> None:
         self._hub, self._buffer, self._next, self._ends, self._idle = hub, buffer, dict(cursors), dict(ends), idle

@@ -8,8 +8,9 @@
 | NotLeader, Overloaded, NoQuorum | refused: certainly not in the log | back to its place in the queue, and sent again until its deadline |
 | anything else, or the link broke | unknown | Indeterminate; but what has message ids throughout is sent again, since that is safe |
 
-**The leader** (`Reception`) refuses, after it refused a batch of a topic, every later one of the same session, topic and epoch. The follower sends nothing of that topic until all of
-it is answered, then goes on with the next epoch. So a publisher's records stay in order: what was refused is never overtaken. Topics do not stop one another.
+**The leader** (`Reception`) refuses, after it refused a batch of a topic, every later one of the same session, topic and epoch. The follower sends
+nothing of that topic until all of it is answered, then goes on with the next epoch. So a publisher's records stay in order: what was refused is never
+overtaken. Topics do not stop one another: refusing the whole session was simpler, and would let one topic whose handler fails stop all the others.
 
 When leadership moves, the follower lets the old link finish for `DRAIN` seconds before it opens the next: an answer that is still on its way must not
 be followed by a second try behind younger records.

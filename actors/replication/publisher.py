@@ -72,8 +72,8 @@ LOG_EVERY: Final = 5.0  # seconds between log lines about told publishes that fa
 
 @attrs.define(frozen=True)
 class Limits:
-    """request_timeout: of a publish that names none, seconds. window: records per topic without acknowledgement. entry_bytes: of one Raft entry (a single larger record goes alone).
-    waiting_records, waiting_bytes: the queue. entries: under way at a time."""
+    """request_timeout: of a publish that names none, seconds. window: records per topic without acknowledgement. entry_bytes: of one Raft entry; a single
+    larger record goes alone. waiting_records, waiting_bytes: the queue. entries: under way at a time."""
 
     request_timeout: float = 10.0
     max_payload: int = 1 << 20

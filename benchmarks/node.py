@@ -1,0 +1,127 @@
+"""A whole node through the public door, with a handler that counts; and a process of its own around it, which answers lines.
+
+wait N        -> "N" when the handler has had N records in all
+drive D N     -> JSON of `common.drive`: N publishes, D in flight, from this process
+join ID ADDR  -> "joined"
+lead          -> "leads" when this node is the leader
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common, profiling
+from coterie import ClusterSupervisor, Config, HandlerActor, Join, Publish, RegisterHandler, Status
+
+MODULE = "benchmarks.node"
+TOPIC = "benchmark"
+
+
+class Counting(HandlerActor):
+    """Counts, and wakes who waits for a count. The interpreter's lock orders the two lines on each side: one of them sees the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.target = -1
+        self.reached = threading.Event()
+
+    def handle_sync(self, topic: str, data: bytes) -> None:
+        self.count += 1
+        if self.count == self.target:
+            self.reached.set()
+
+    def wait(self, count: int) -> None:
+        self.reached.clear()
+        self.target = count
+        if self.count < count and not self.reached.wait(common.PATIENCE):
+            raise TimeoutError(f"the handler has had {self.count} of {count} records after {common.PATIENCE:g} s")
+
+
+class Node:
+    """A node on free ports under `directory`."""
+
+    def __init__(self, name: str, directory: str, seeds: str = "", bootstrap: bool = False) -> None:
+        here = "127.0.0.1:0"
+        self.cluster = ClusterSupervisor.start(
+            Config(
+                node_id=name,
+                raft_addr=here,
+                mem_bind=here,
+                mgmt_addr=here,
+                grpc_addr=here,
+                seeds_csv=seeds,
+                data_dir=Path(directory) / name,
+                bootstrap=bootstrap,
+            )
+        )
+        handler = Counting.start()
+        actor = handler._actor_weakref()
+        assert isinstance(actor, Counting)
+        self.handler: Counting = actor
+        self.cluster.ask(RegisterHandler(handler))
+
+    def addresses(self) -> dict[str, str]:
+        found: dict[str, str] = self.cluster.addresses()
+        return found
+
+    def lead(self) -> None:
+        until(lambda: self.cluster.ask(Status(local=True)).role == "leader", "it leads")
+
+    def join(self, name: str, raft_addr: str) -> None:
+        until(lambda: name in {member.id for member in self.cluster.ask(Status(local=True)).members}, f"gossip shows {name}")
+        self.cluster.ask(Join(name, raft_addr))
+
+    def drive(self, in_flight: int, count: int, payload: bytes, acks: Any = "quorum", finish: Any = lambda: None) -> dict[str, float]:
+        ask = self.cluster.ask
+        return common.drive(lambda: ask(Publish(TOPIC, payload, acks), block=False), in_flight, count, finish)
+
+
+def until(condition: Any, what: str, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.02)
+
+
+def parser() -> argparse.ArgumentParser:
+    options = common.parser()
+    options.add_argument("--acks", default="quorum", choices=("quorum", "leader"))
+    options.add_argument("--seeds", default="")
+    options.add_argument("--bootstrap", action="store_true")
+    return options
+
+
+def main() -> None:
+    options = parser().parse_args()
+    profiling.start(options.profile)
+    node = Node(options.follower, options.directory, options.seeds, options.bootstrap)
+    print(json.dumps(node.addresses()), flush=True)
+    for line in sys.stdin:
+        match line.split():
+            case ["wait", count]:
+                node.handler.wait(int(count))
+                print(count, flush=True)
+            case ["drive", in_flight, count]:
+                print(json.dumps(node.drive(int(in_flight), int(count), b"x" * options.payload, options.acks)), flush=True)
+            case ["join", name, address]:
+                node.join(name, address)
+                print("joined", flush=True)
+            case ["lead"]:
+                node.lead()
+                print("leads", flush=True)
+            case _:
+                raise ValueError(f"not a command of this process: {line!r}")
+    if options.profile:
+        profiling.report(f"node {options.follower}")
+
+
+if __name__ == "__main__":
+    main()

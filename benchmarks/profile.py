@@ -1,0 +1,23 @@
+"""`python -m benchmarks.profile raft|publish [--how threads|cpu|wall] [any option of that benchmark]`: where the threads of every node spend their time."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+MODULES = {"raft": "benchmarks.raft_alone", "publish": "benchmarks.publish"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("system", choices=MODULES)
+    parser.add_argument("--how", choices=("threads", "cpu", "wall"), default="cpu")
+    parser.add_argument("--levels", default="1024")
+    options, rest = parser.parse_known_args()
+    command = [sys.executable, "-m", MODULES[options.system], "--levels", options.levels, "--profile", options.how, *rest]
+    sys.exit(subprocess.call(command))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Virtual time and the trace: what every simulated world stands on.
+
+Events are callables in a heap, ordered by time and then by the order in which they were made, so that a run is a function of its seed. The
+trace keeps the last steps as tuples; they become text only when a run fails.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from random import Random
+
+
+class InvariantViolated(AssertionError):
+    """A promise was broken; the text says which, where and when."""
+
+
+class Kernel:
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.now = 0.0
+        self.steps = 0
+        self._count = 0
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._trace: deque[tuple[float, str, str, object]] = deque(maxlen=400)
+
+    def at(self, time: float, action: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (max(time, self.now), self._count, action))
+
+    def after(self, delay: float, action: Callable[[], None]) -> None:
+        self.at(self.now + delay, action)
+
+    def run(self, until: float) -> None:
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            self.now, _, action = heapq.heappop(heap)
+            self.steps += 1
+            action()
+        self.now = max(self.now, until)
+
+    def chance(self, probability: float) -> bool:
+        return self.random.random() < probability
+
+    def between(self, low: float, high: float) -> float:
+        return low + (high - low) * self.random.random()
+
+    def note(self, who: str, what: str, detail: object = "") -> None:
+        self._trace.append((self.now, who, what, detail))
+
+    def trace(self, lines: int = 60) -> str:
+        return "\n".join(f"{time:9.4f} {who:>4} {what:<12} {detail}" for time, who, what, detail in list(self._trace)[-lines:])
+
+    def require(self, condition: bool, text: str) -> None:
+        if not condition:
+            raise InvariantViolated(f"at {self.now:.4f}: {text}")

@@ -1,0 +1,127 @@
+"""What Raft promises (Raft paper, figure 3), checked after every step against all nodes at once: nobody in the system can see this much.
+
+Each check is incremental: a log that was checked when it was written needs no second look.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from coterie.actors.raft.node import Role
+from coterie.actors.raft.ready import AppendToken, Ready, Send
+from coterie.proto.raft_codec import encode_configuration
+from coterie.proto.raft_messages import CONFIGURATION, AppendResponse, Entry, VoteRequest, VoteResponse
+from tests.sim.kernel import Kernel
+
+if TYPE_CHECKING:
+    from tests.sim.node import SimNode
+    from tests.sim.raft_world import RaftWorld
+
+
+class Oracle:
+    def __init__(self, world: RaftWorld) -> None:
+        self.world = world
+        self.kernel: Kernel = world.kernel
+        self.leaders: dict[int, str] = {}
+        self.entries: dict[tuple[int, int], tuple[int, bytes | None, int]] = {}  # (index, term) -> kind, data, term before
+        self.chosen: dict[int, tuple[int, int]] = {}  # index -> term, and the term in which it was seen committed
+
+    def leads(self, node: SimNode) -> None:
+        """Election safety: one leader a term. Leader completeness: it has all that was committed in earlier terms."""
+        term = node.core.term
+        holder = self.leaders.setdefault(term, node.id)
+        self.kernel.require(holder == node.id, f"election safety: {holder} and {node.id} both lead term {term}")
+        self.kernel.require(node.disk.hard.term >= term, f"{node.id} leads term {term}, which is not on its disk")
+        for index, (entry_term, seen_in) in self.chosen.items():
+            if seen_in < term:
+                self.kernel.require(
+                    node.core._node.log.matches(index, entry_term),
+                    f"leader completeness: {node.id} leads term {term} without committed entry {index} of term {entry_term}",
+                )
+
+    def written(self, node: SimNode, ready: Ready) -> None:
+        """Log matching: an index and a term name one entry and, by induction, all before it."""
+        disk = node.disk
+        if ready.hard_state is not None:
+            self.kernel.require(ready.hard_state.term >= disk.hard.term, f"{node.id}: term on disk went back")
+        before = disk.term(ready.entries[0].index - 1) if ready.entries else 0
+        for entry in ready.entries:
+            said = (entry.kind, entry.data, before)
+            known = self.entries.setdefault((entry.index, entry.term), said)
+            if entry.kind == CONFIGURATION and node.core.role is Role.LEADER and node.core.term == entry.term:
+                self._one_change_at_a_time(node, entry)
+            self.kernel.require(
+                known == said, f"log matching: {node.id} writes {said} at {entry.index}, term {entry.term}; elsewhere {known}"
+            )
+            before = entry.term
+
+    def _one_change_at_a_time(self, node: SimNode, entry: Entry) -> None:
+        """Raft thesis, 4.1, with the no-op rule: the change before is committed, and so is an entry of this leader's term."""
+        index, _ = node.disk.configuration_before(entry.index)
+        last = max(self.chosen, default=0)
+        self.kernel.require(
+            index in self.chosen, f"{node.id} changes the configuration at {entry.index} before that of {index} is committed"
+        )
+        self.kernel.require(
+            self.chosen[last][0] == entry.term, f"{node.id} changes the configuration before it committed in term {entry.term}"
+        )
+
+    def truncated(self, node: SimNode) -> None:
+        """The configuration in force is the latest of the log, also after a part of it was cut off."""
+        index, log = node.core.configuration_index, node.core._node.log
+        inside = index <= log.last_index
+        entry = log.entries(index, index, 1)[0] if inside and index else None
+        right = index == 0 or (entry is not None and entry.data == encode_configuration(node.core.configuration))
+        self.kernel.require(right, f"{node.id} goes by the configuration at {index}, where its log has {entry}")
+
+    def matches(self, node: SimNode) -> None:
+        """What a leader believes to be on a follower's disk is there."""
+        for progress in node.core._node.progress.values():
+            if progress.match:
+                term = node.core._node.log.term(progress.match)
+                held = self.world.nodes[progress.peer].disk.holds(progress.match, term)
+                self.kernel.require(held, f"{node.id} believes {progress.peer} to hold {progress.match} of term {term}")
+
+    def committed(self, node: SimNode, first: int, last: int) -> None:
+        """State machine safety; and what a leader calls committed is on the disks of a quorum."""
+        log = node.core._node.log
+        for index in range(first, last + 1):
+            term = log.term(index)
+            known = self.chosen.setdefault(index, (term, node.core.term))
+            self.kernel.require(known[0] == term, f"state machine safety: {node.id} commits {index} of term {term}; chosen was {known}")
+        if node.core.role is Role.LEADER:
+            term = log.term(last)
+            self.kernel.require(
+                term == node.core.term, f"{node.id} leads term {node.core.term} and commits {last} of term {term} by counting"
+            )
+            voters = node.core.configuration.voters()
+            holders = [voter.id for voter in voters if self.world.nodes[voter.id].disk.holds(last, term)]
+            self.kernel.require(
+                2 * len(holders) > len(voters),
+                f"durability: {node.id} commits {last} of term {term}, which only {holders} hold",
+            )
+
+    def applied(self, node: SimNode, entry: Entry) -> None:
+        self.kernel.require(entry.index == node.applied + 1, f"{node.id} applies {entry.index} after {node.applied}")
+        chosen = self.chosen.get(entry.index)
+        self.kernel.require(chosen is not None and chosen[0] == entry.term, f"{node.id} applies {entry}, chosen was {chosen}")
+
+    def request_leaves(self, node: SimNode, send: Send) -> None:
+        if isinstance(send.request, VoteRequest):
+            hard = node.disk.hard
+            durable = hard.term > send.request.term or (hard.term == send.request.term and hard.voted_for == node.id)
+            self.kernel.require(durable, f"{node.id} asks for votes of term {send.request.term} with {hard} on its disk")
+
+    def answer_leaves(self, node: SimNode, asker: str, token: Any, response: AppendResponse | VoteResponse) -> None:
+        """A vote or an acknowledgement never leaves before it is durable."""
+        hard = node.disk.hard
+        self.kernel.require(hard.term >= response.term, f"{node.id} answers in term {response.term} with {hard} on its disk")
+        if isinstance(response, AppendResponse):
+            if response.success and isinstance(token, AppendToken):
+                right = token.term == response.term
+                self.kernel.require(right, f"{node.id} acknowledges a request of term {token.term} in term {response.term}")
+            if response.success and isinstance(token, AppendToken) and hard.term == response.term:
+                last = token.prev + token.length
+                self.kernel.require(node.disk.last_index >= last, f"{node.id} acknowledges {last} with {node.disk.last_index} on its disk")
+        elif response.granted and hard.term == response.term:
+            self.kernel.require(hard.voted_for == asker, f"{node.id} grants {asker} a vote in term {response.term} with {hard} on its disk")

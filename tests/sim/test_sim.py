@@ -1,0 +1,35 @@
+"""The short form of the simulator: some seeds of the right code pass, every planted bug is found."""
+
+import pytest
+
+from tests.sim.bugs import BUGS, planted
+from tests.sim.kernel import InvariantViolated
+from tests.sim.raft_world import RaftWorld, run
+
+SEEDS_FOR_A_BUG = 100
+
+
+@pytest.mark.parametrize("tens", range(6))
+def test_raft_keeps_its_promises(tens: int) -> None:
+    for seed in range(10 * tens, 10 * tens + 10):
+        world = run(seed, 5 if seed % 3 == 0 else 3)
+        assert world.application.acknowledged, f"seed {seed} tested nothing: no command was acknowledged"
+
+
+@pytest.mark.parametrize("bug", sorted(BUGS))
+def test_a_planted_bug_is_found(bug: str) -> None:
+    with planted(bug):
+        for seed in range(SEEDS_FOR_A_BUG):
+            try:
+                run(seed, 5 if seed % 3 == 0 else 3)
+            except (InvariantViolated, AssertionError):
+                return
+    pytest.fail(f"{bug} was not found in {SEEDS_FOR_A_BUG} seeds")
+
+
+def test_a_seed_replays_to_the_letter() -> None:
+    first, second = RaftWorld(7), RaftWorld(7)
+    first.run()
+    second.run()
+    assert first.kernel.trace(400) == second.kernel.trace(400)
+    assert first.kernel.steps == second.kernel.steps

@@ -1,0 +1,181 @@
+"""A handful of Raft cores on one table: time stands still until a test moves it, and messages flow until all is quiet.
+
+For scenarios that must read as a story. What happens under every order of events is the simulator's business (tests/sim).
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from coterie.actors.raft.core import RaftCore
+from coterie.actors.raft.node import Role
+from coterie.actors.raft.ready import Ready, Send
+from coterie.actors.raft.settings import Settings
+from coterie.proto.raft_messages import COMMAND, NONVOTER, VOTER, Configuration, Entry, Header, Server
+from tests.sim.disk import SimDisk
+
+
+def server(name: str, suffrage: int = VOTER) -> Server:
+    return Server(name, f"{name}:9520", suffrage)
+
+
+def header(name: str) -> Header:
+    return Header(name, f"{name}:9520")
+
+
+class Member:
+    """One core, its disk, and everything that it ever said."""
+
+    def __init__(self, name: str, settings: Settings, now: float, disk: SimDisk | None = None, applied: int = 0) -> None:
+        self.name = name
+        self.disk = disk or SimDisk()
+        self.core = RaftCore(
+            server(name),
+            settings,
+            self.disk,
+            self.disk.hard,
+            self.disk.configuration(),
+            self.disk.configuration_before,
+            applied,
+            now,
+            Random(name),
+        )
+        self.applied: list[Entry] = []
+        self.contexts: list[Any] = []
+        self.events: list[Any] = []
+        self.abandoned: list[Any] = []
+        self.outgoing: list[Send] = []
+        self.stuck = False  # a disk that does not answer: Readys wait
+        self.waiting: list[Ready] = []
+
+    def answer(self, message: Any, now: float) -> Any:
+        """What this member answers, once that is durable."""
+        handle = object()
+        self.core.request(handle, message, now)
+        return dict(self.drain())[handle]
+
+    def drain(self) -> list[Any]:
+        """Do what the core wants done; the answers that leave. Requests gather in `outgoing`."""
+        replies: list[Any] = []
+        sends = self.outgoing
+        while True:
+            while (ready := self.core.ready()) is not None:
+                sends += ready.before
+                self.waiting.append(ready)
+            if not self.waiting or self.stuck:
+                return replies
+            ready = self.waiting.pop(0)
+            if ready.must_store:
+                self.disk.write(ready.entries, ready.hard_state, ready.truncate_from)
+                self.core.stored(self.disk.last_index, self.disk.last_term)
+            sends += ready.after
+            replies += ready.replies
+            for entry, context in ready.committed:
+                self.applied.append(entry)
+                self.contexts.append(context)
+            if ready.committed:
+                self.core.applied_to(self.applied[-1].index)
+            self.events += ready.events
+            self.abandoned += ready.abandoned
+
+    def commands(self) -> list[bytes]:
+        return [entry.data for entry in self.applied if entry.kind == COMMAND and entry.data is not None]
+
+
+class RaftCluster:
+    def __init__(self, *names: str, settings: Settings | None = None, nonvoters: tuple[str, ...] = ()) -> None:
+        self.settings = settings or Settings()
+        self.now = 100.0
+        self.members = {name: Member(name, self.settings, self.now) for name in (*names, *nonvoters)}
+        self.gone: set[str] = set()
+        self.links: set[tuple[str, str]] = set()
+        self.cut_off: set[str] = set()
+        self.sent: list[tuple[str, Send]] = []
+        self.configuration = Configuration(tuple(server(n) for n in names) + tuple(server(n, NONVOTER) for n in nonvoters))
+
+    def __getitem__(self, name: str) -> Member:
+        return self.members[name]
+
+    def bootstrap(self, leader: str) -> Member:
+        """A cluster that `leader` leads, everybody being up to date."""
+        self[leader].core.bootstrap(self.configuration, self.now)
+        self.settle()
+        self.pass_time(0.01)
+        assert self[leader].core.role is Role.LEADER, self[leader].core.role
+        self.pass_time(0.3)
+        return self[leader]
+
+    def alive(self) -> list[Member]:
+        return [member for name, member in self.members.items() if name not in self.gone]
+
+    def reaches(self, a: str, b: str) -> bool:
+        return not ({a, b} & self.gone) and (a in self.cut_off) == (b in self.cut_off)
+
+    def settle(self) -> None:
+        """Connect who wants to be connected, and deliver until nobody has anything to say."""
+        for _ in range(1000):
+            self._connect()
+            if not self._deliver():
+                return
+        raise AssertionError("these servers never fall silent")
+
+    def _connect(self) -> None:
+        for member in self.alive():
+            wanted = {peer.id for peer in member.core.peers() if peer.id in self.members}
+            for peer in sorted(self.members):
+                link = (member.name, peer)
+                possible = peer in wanted and self.reaches(*link)
+                if possible and link not in self.links:
+                    self.links.add(link)
+                    member.core.connected(peer, self.now)
+                elif not possible and link in self.links:
+                    self.links.discard(link)
+                    if member.name in self.cut_off or peer in self.cut_off:
+                        continue  # a partition is silent: no connection ends
+                    member.core.disconnected(peer, self.now)
+
+    def _deliver(self) -> bool:
+        busy = False
+        for member in self.alive():
+            member.drain()
+            sends, member.outgoing = member.outgoing, []
+            for send in sends:
+                self.sent.append((member.name, send))
+                busy = True
+                if self.reaches(member.name, send.peer):
+                    answer = self[send.peer].answer(send.request, self.now) if not self[send.peer].stuck else None
+                    if answer is not None:
+                        member.core.response(send.peer, send.token, answer, self.now)
+        return busy
+
+    def pass_time(self, seconds: float, step: float = 0.02) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self.now += step
+            for member in self.alive():
+                if self.now >= member.core.deadline():
+                    member.core.tick(self.now)
+            self.settle()
+
+    def leaders(self) -> list[str]:
+        return [member.name for member in self.alive() if member.core.role is Role.LEADER]
+
+    def leader(self) -> Member:
+        (name,) = self.leaders()
+        return self[name]
+
+    def stop(self, name: str) -> None:
+        """The process dies: its connections end at once."""
+        self.gone.add(name)
+        self.settle()
+
+    def restart(self, name: str) -> None:
+        self.gone.discard(name)
+        self.links = {link for link in self.links if name not in link}
+        self.members[name] = Member(name, self.settings, self.now, self[name].disk)
+        self.settle()
+
+    def propose(self, *commands: bytes) -> None:
+        self.leader().core.propose(commands, commands, self.now)
+        self.settle()
