@@ -26,22 +26,22 @@ $(VENV)/.installed: pyproject.toml
 install: $(VENV)/.installed
 
 # mypy and import-linter want the packages where their names say; links show them the tree that way.
-$(TYPES): $(VENV)/.installed
-	@rm -rf $(TYPES) && mkdir -p $(TYPES)/coterie
-	@ln -s $(CURDIR)/actors $(CURDIR)/transport $(CURDIR)/proto $(TYPES)/coterie/
-	@for f in $(CURDIR)/coterie/*; do ln -s $$f $(TYPES)/coterie/; done
+.PHONY: tree
+tree: install
+	@mkdir -p $(TYPES)/coterie
+	@ln -sfn $(CURDIR)/actors $(CURDIR)/transport $(CURDIR)/proto $(TYPES)/coterie/
+	@for f in $(CURDIR)/coterie/*; do ln -sfn $$f $(TYPES)/coterie/; done
+	@find $(TYPES)/coterie -maxdepth 1 -xtype l -delete
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: install
-	@$(MAKE) --no-print-directory -B $(TYPES) > /dev/null
+types: tree
 	cd $(TYPES) && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p coterie
 	MYPYPATH=$(TYPES) $(BIN)/mypy --config-file pyproject.toml --explicit-package-bases examples
 
-contracts: install
-	@$(MAKE) --no-print-directory -B $(TYPES) > /dev/null
+contracts: tree
 	cd $(TYPES) && PYTHONPATH=. ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache
 
 unit: install

@@ -52,7 +52,7 @@ from coterie.actors.replication.room import Replication
 from coterie.actors.topology import META_RAFT, own_meta
 from coterie.actors.wires import Wires
 from coterie.transport.addresses import parse_address
-from coterie.transport.errors import AddressError
+from coterie.transport.errors import AddressError, BindError
 from coterie.transport.grpc_client import ChannelPool
 
 STOP_PATIENCE = 5.0  # seconds for each room to stop
@@ -177,10 +177,11 @@ class Rooms:
 
     def _open_membership(self, directory: DataDir | None) -> None:
         config = self.config
-        crashes: list[Crash] = []
+        crashed = LightFuture()
 
         def on_crash(crash: Crash) -> None:
-            crashes.append(crash)
+            if not crashed.done:
+                crashed.set(crash.error)
             self._on_crash(crash)
 
         self.membership = self._start(
@@ -197,8 +198,10 @@ class Rooms:
         try:
             view: MembershipView = self.membership.ask(GetMembership(), timeout=STOP_PATIENCE)
         except pykka.ActorDeadError:
-            error = crashes[0].error if crashes else "it stopped"
-            raise BindFailed(f"the gossip server did not start: {error}") from None
+            error = crashed.get(timeout=STOP_PATIENCE)  # told in a moment: the asker is released first
+            if isinstance(error, (BindError, AddressError)):
+                raise BindFailed(str(error)) from None
+            raise error from None
         self.addresses["gossip"] = next(member.addr for member in view.members if member.id == config.node_id)
 
     def _membership_changed(self, view: MembershipView, event: MembershipEvent | None) -> None:
@@ -227,6 +230,11 @@ class Rooms:
 
     def handler_changed(self, handler: Any) -> None:
         self.publisher.send(SetHandler(handler))
+
+    def show_inboxes(self) -> None:
+        """How many messages wait for each actor, as seen in passing."""
+        for concern, ref in (("raft", self.raft), ("membership", self.membership), ("publisher", self.publisher), ("events", self.events)):
+            self.metrics.inbox_depth(concern, ref.actor_inbox.qsize())  # type: ignore[attr-defined]
 
     def subscribe(self, message: Subscribe, reply: LightFuture | None) -> Any:
         """Pass a subscription to the bus; its answer goes to whoever asked."""

@@ -61,6 +61,7 @@ from coterie.actors.raft.ready import ElectionEnded, ElectionStarted
 from coterie.actors.routing import Request, Router
 from coterie.actors.status import combine
 
+REFRESH = 5.0  # seconds between looks at what the rooms count
 GRACE = 1.0  # seconds a blocking ask waits beyond the request's own deadline, so that the typed answer comes first
 STATUS_PATIENCE = 2.0  # seconds a follower waits for its leader's view
 FATAL = ("raft", "publisher", "buffer", "membership")
@@ -126,6 +127,7 @@ class ClusterSupervisor(Actor):
         self._router = Router(config.node_id, self._post)
         self._notes: dict[str, str] = {}
         self._fatal: CoterieError | None = None
+        self._refresh_at: float | None = None
 
     @classmethod
     def start(cls, *args: Any, **kwargs: Any) -> Any:
@@ -161,6 +163,8 @@ class ClusterSupervisor(Actor):
             if not isinstance(error, Exception):
                 raise
             return
+        self._refresh_at = time.monotonic() + REFRESH
+        self.flush()
         self.started.set(True)
 
     def on_restart(self) -> None:
@@ -204,10 +208,29 @@ class ClusterSupervisor(Actor):
         return self.ref.send(work)
 
     def flush(self) -> None:
-        self.wake_at(self._router.next_time())
+        times = [self._refresh_at, self._router.next_time()]
+        self.wake_at(min((t for t in times if t is not None), default=None))
 
     def on_wake(self, now: float) -> None:
         self._router.expire(now)
+        if self._refresh_at is not None and now >= self._refresh_at:
+            self._refresh_at = now + REFRESH
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Counters that rooms keep go to the metrics now and then, so that a scrape never has to ask an actor."""
+        rooms = self._need()
+        rooms.show_inboxes()
+        for room, ref, question in (
+            ("raft", rooms.raft, GetRaftView()),
+            ("gossip", rooms.membership, GetMembership()),
+            ("replication", rooms.publisher, GetReplicationView()),
+        ):
+            self._show_counters(room, ref.ask(question, block=False))
+
+    def _show_counters(self, room: str, asked: LightFuture) -> None:
+        metrics = self._need().metrics
+        asked.on_done(lambda: metrics.room_counters(room, asked.get().counters) if asked.error is None else None)
 
     # -- what the rooms tell --------------------------------------------------------------------------------------------------
 
@@ -217,8 +240,10 @@ class ClusterSupervisor(Actor):
 
     def _raft_changed(self, view: RaftView, events: list[Any]) -> None:
         self._raft = view
+        self._need().metrics.term(view.term)
         for event in events:
             if isinstance(event, ElectionStarted):
+                self._need().metrics.election_started()
                 self._emit(ElectionStart(time.time(), event.term))
             elif isinstance(event, ElectionEnded):
                 leader = event.leader.id if event.leader else ""
@@ -406,6 +431,8 @@ class ClusterSupervisor(Actor):
         self.ref.send(lambda: self._crash(crash))
 
     def _crash(self, crash: Crash) -> None:
+        if not crash.fatal:
+            self._need().metrics.actor_restarted(crash.concern)
         fatal = crash.fatal and (crash.concern in FATAL or isinstance(crash.error, StorageError))
         state = "has stopped" if crash.fatal else "started afresh"
         self._notes[crash.concern] = f"{crash.concern} crashed ({type(crash.error).__name__}: {crash.error}) and {state}"
@@ -422,6 +449,7 @@ class ClusterSupervisor(Actor):
             room.stop(block=False)
         self._router.close()
         self._topology = Topology(term=self._topology.term)
+        self._refresh_at = None
         self.failed.set(self._fatal)
 
     def _here(self, message: Here) -> Any:

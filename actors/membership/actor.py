@@ -215,7 +215,7 @@ class MembershipActor(Actor):
             self.log.warning("%s", refusal)
 
     def _stream_pinged(self, pinged: StreamPinged) -> None:
-        self._core.stream_pinged(pinged.seq_no, pinged.answered, time.monotonic())
+        self._core.stream_pinged(pinged.seq_no, pinged.answered)
 
     def _dialled(self, dialled: Dialled) -> None:
         now = time.monotonic()
@@ -244,7 +244,7 @@ class MembershipActor(Actor):
             self._counters["meta_refused"] += 1
             self.log.error("%s", error)
             return False
-        self._core.update_meta(self._meta, time.monotonic())
+        self._core.update_meta(self._meta)
         return True
 
     def _leave(self, message: LeaveGossip) -> Any:

@@ -143,9 +143,8 @@ class MembershipCore:
             self._out.push_pull(partner)
         self._somebody_is_there(now)
 
-    def stream_pinged(self, seq_no: int, answered: bool, now: float) -> None:
+    def stream_pinged(self, seq_no: int, answered: bool) -> None:
         """The result of a `StreamPing`; late ones are harmless."""
-        del now
         self._prober.stream_pinged(seq_no, answered)
 
     def send_failed(self, address: tuple[str, int], now: float) -> None:
@@ -166,9 +165,8 @@ class MembershipCore:
             return False
         return self._me.name not in self._out.rumours or not any(peer.present for peer in self._members)
 
-    def update_meta(self, meta: bytes, now: float) -> None:
+    def update_meta(self, meta: bytes) -> None:
         """New metadata under a new incarnation; nothing when it is unchanged, or after a leave. Raises MetaTooLarge."""
-        del now
         _check_meta(meta)
         if meta != self._me.meta and self._me.state == ALIVE:
             self._me.meta = meta

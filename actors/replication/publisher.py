@@ -122,6 +122,7 @@ class Publisher(Actor):
         self._unstored = 0
         self._apply_held: int | None = None
         self._ticking = False
+        self._lagging: set[str] = set()
         self._counters: dict[str, int] = {}
         self._logged_at = 0.0
         self._handlers: dict[type, Callable[[Any], Any]] = {
@@ -159,11 +160,13 @@ class Publisher(Actor):
         waiting = self._waiting
         waiting.close_open()
         if waiting.active:
+            # What is out with one leader must have its outcome before younger records go to the next, or a refusal would put it behind them.
             if not self._topology.leads:
-                self._forwarding.forward(time.monotonic(), self._wall())
+                if not self._proposals.under_way:
+                    self._forwarding.forward(time.monotonic(), self._wall())
             elif self._forwarding.drained:
                 self._proposals.propose(waiting, time.monotonic(), self._wall())
-        if not self._ticking and (waiting.active or self._proposals.under_way or self._forwarding.busy):
+        if not self._ticking and (waiting.active or self._proposals.under_way or self._forwarding.busy or self._lagging):
             self._ticking = True
             self.wake_at(time.monotonic() + TICK)
 
@@ -172,6 +175,7 @@ class Publisher(Actor):
         self._waiting.close_open()
         self._forwarding.follow(self._other_leader(), now)
         self._expire(now)
+        self._show_lag()
 
     def on_stop(self) -> None:
         self._waiting.close_open()
@@ -245,11 +249,18 @@ class Publisher(Actor):
         return self._leader_link.open(leader_id, replied, closed)
 
     def _acknowledged(self, message: PeerAcks) -> None:
-        metrics, node = self._metrics, message.node_id
-        for topic, count in self._window.acknowledge(node, message.acks, message.announce).items():
-            seq = message.acks[topic]
-            metrics.acked(node, topic, count, seq)
-            metrics.lag(node, topic, max(0, self._machine.last_seq(topic) - seq))
+        for topic, count in self._window.acknowledge(message.node_id, message.acks, message.announce).items():
+            self._metrics.acked(message.node_id, topic, count, message.acks[topic])
+            self._lagging.add(topic)
+
+    def _show_lag(self) -> None:
+        """How far each member is behind, for the topics that moved since the last tick."""
+        lagging, self._lagging = self._lagging, set()
+        if self._topology.leads:
+            for topic in lagging:
+                last = self._machine.last_seq(topic)
+                for node, seq in self._window.acked(topic).items():
+                    self._metrics.lag(node, topic, max(0, last - seq))
 
     # -- from the log ---------------------------------------------------------------------------------------------------------
 
@@ -283,6 +294,7 @@ class Publisher(Actor):
             for topic, next_seq in outcome.next_seqs.items():
                 self._known[topic] = max(next_seq, self._known.get(topic, 0))
                 self._metrics.seq(topic, next_seq - 1)
+            self._lagging.update(outcome.next_seqs)
         if self._unstored > MOST_UNSTORED:
             self._apply_held = index
         elif index:

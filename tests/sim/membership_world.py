@@ -146,7 +146,7 @@ class MembershipWorld:
     def set_meta(self, node: Node, meta: bytes) -> None:
         assert node.core is not None
         node.meta = meta
-        node.core.update_meta(meta, self.now)
+        node.core.update_meta(meta)
         self._settle(node)
 
     # ---- what a core wants done ----------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ class MembershipWorld:
 
         def result() -> None:
             if node.core is core and node.life == life and core is not None:
-                core.stream_pinged(ping.ping.seq_no, answered, self.now)
+                core.stream_pinged(ping.ping.seq_no, answered)
                 self._settle(node)
 
         self.at(self.now + (self._delay() * 4 if answered else ping.timeout), result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -205,10 +206,8 @@ def test_asks_that_race_with_stop_are_all_answered():
         for asker in askers:
             asker.join()
         for future in futures:
-            try:
+            with contextlib.suppress(pykka.ActorDeadError):
                 assert future.get(timeout=5) == ("echo", "x")
-            except pykka.ActorDeadError:
-                pass
 
 
 def test_stop_fails_what_was_promised_for_later(probe):

@@ -124,7 +124,7 @@ def test_metadata_of_others_may_be_anything(data):
 
 def test_workers_are_bounded_and_end():
     gate, done = threading.Event(), threading.Semaphore(0)
-    workers = Workers("test/workers", 1, 1)
+    workers = Workers("test/pool", 1, 1)
 
     def job():
         gate.wait(10)
@@ -138,11 +138,11 @@ def test_workers_are_bounded_and_end():
     assert done.acquire(timeout=10)
     workers.close()
     assert not workers.submit(job)
-    assert "test/workers" not in {thread.name for thread in threading.enumerate()}
+    assert "test/pool" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_job_that_raises_is_logged_and_the_worker_goes_on(caplog):
-    workers, done = Workers("test/workers", 1, 4), threading.Event()
+    workers, done = Workers("test/pool", 1, 4), threading.Event()
     workers.submit(lambda: 1 / 0)
     workers.submit(done.set)
     assert done.wait(10)

@@ -74,7 +74,7 @@ def test_an_answer_over_tcp_alone_saves_it_and_is_counted():
     bench = Bench(1)
     ping = first_ping(bench)
     bench.run(0.6)
-    bench.core.stream_pinged(ping.seq_no, True, bench.now)
+    bench.core.stream_pinged(ping.seq_no, True)
     bench.run(0.4)
     assert not bench.happened(MemberSuspected)
     assert bench.core.counters["probe_only_over_stream"] == 1
@@ -183,7 +183,7 @@ def test_relays_are_bounded_and_counted():
 def test_a_late_answer_is_harmless_and_counted():
     bench = Bench(1)
     bench.hear(Ack(77), Nack(78))
-    bench.core.stream_pinged(79, True, bench.now)
+    bench.core.stream_pinged(79, True)
     assert (bench.core.counters["ack_late"], bench.core.counters["nack_late"]) == (1, 1)
 
 

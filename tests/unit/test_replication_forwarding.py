@@ -171,6 +171,25 @@ def test_when_leadership_moves_nothing_is_lost_or_overtaken():
         eventually(lambda: [data for _, _, data in notes] == [b"%d" % n for n in range(20)])
 
 
+def test_a_deposed_leader_forwards_nothing_younger_before_its_own_proposals_have_their_outcome():
+    with cluster("n1", "n2") as (n1, n2, raft):
+        notes = n2.handle()
+        raft.hold = True
+        futures = [ask(n1, "t", b"%d" % n) for n in range(5)]
+        eventually(lambda: raft.held)
+        futures += [ask(n1, "t", b"%d" % n) for n in range(5, 10)]
+        for node in (n1, n2):
+            node.topology("n2", term=2)
+        n1.view()
+        assert n1.links.open_links == []
+        raft.lose(NotLeader("n2"))
+        raft.leader = n2.publisher
+        raft.hold = False
+        raft.log.clear()
+        assert [f.get(timeout=WAIT).seq for f in futures] == list(range(1, 11))
+        eventually(lambda: [data for _, _, data in notes] == [b"%d" % n for n in range(10)])
+
+
 def test_a_leader_that_falls_silent_is_waited_for_only_so_long():
     with cluster("n1", "n2", "n3") as (n1, n2, n3, raft):
         n3.links.swallow = True

@@ -219,14 +219,14 @@ def test_meta_of_600_bytes_is_taken_from_others_and_never_sent_as_ours():
     bench.hear(alive("m1", 2, bytes(600)))
     assert len(bench.member("m1").meta) == 600
     with pytest.raises(MetaTooLarge, match="600"):
-        bench.core.update_meta(bytes(600), bench.now)
+        bench.core.update_meta(bytes(600))
     with pytest.raises(MetaTooLarge):
         Bench().core.__class__("me", *ME, bytes(513), 1, Settings(), 0.0, random.Random(1))
 
 
 def test_what_we_say_of_ourselves_always_has_six_versions():
     bench = Bench(2)
-    bench.core.update_meta(bytes(512), bench.now)
+    bench.core.update_meta(bytes(512))
     bench.hear(Suspect(9, "me", "m1"))
     bench.run(5.0)
     assert {m.vsn for m in bench.said(Alive)} == {VSN}
