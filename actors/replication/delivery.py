@@ -49,6 +49,7 @@ from coterie.proto.record_batch import decode_batch
 READ_BYTES: Final = 1 << 20
 READ_BATCHES: Final = 256
 STOP_PATIENCE: Final = 2.0  # seconds
+UNSENT_PAUSE: Final = 0.2  # seconds until acknowledgements that could not be sent are tried again
 
 SendAcks = Callable[[str, dict[str, int], bool], bool]  # (leader id, {topic: seq}, announce) -> False: not sent, it is tried again
 
@@ -206,6 +207,7 @@ class Delivery(Actor):
             self._counters["redelivered"] += 1
             self._metrics.redelivered(topic.topic, 1)
         message = Deliver(topic.topic, records, batch.index, batch.time, topic.attempt)
+        topic.started = time.monotonic()
         topic.outstanding = future = self._handler.ask(message, block=False)
         future.on_done(partial(self._tell_done, topic.topic, future))
 
@@ -223,6 +225,7 @@ class Delivery(Actor):
             self._handler_died()
             return
         result = _result(future)
+        self._metrics.delivery_seconds(time.monotonic() - topic.started, result.count)
         if result.count:
             self._advance(topic, result.count)
             topic.attempt, topic.error = 1, None
@@ -308,7 +311,7 @@ class Delivery(Actor):
             self._announced_times += 1
             pause = self._retry * min(self._announced_times, 10)
         else:
-            pause = self._retry
+            pause = self._retry if sent else min(self._retry, UNSENT_PAUSE)
         again = time.monotonic() + pause
         self._announce_at = again if announce or self._announce_at is None else min(again, self._announce_at)
 

@@ -22,13 +22,14 @@ from coterie.proto.record_batch import Record
 class TopicQueue:
     """cursor: next seq to deliver; last: the last one known to exist. held: bytes in memory."""
 
-    __slots__ = ("attempt", "batches", "cursor", "error", "held", "last", "outstanding", "topic")
+    __slots__ = ("attempt", "batches", "cursor", "error", "held", "last", "outstanding", "started", "topic")
 
     def __init__(self, topic: str, cursor: int, last: int) -> None:
         self.topic, self.cursor, self.last = topic, cursor, last
         self.batches: deque[NewBatch] = deque()
         self.held = 0
         self.outstanding: Any = None  # the future of the Deliver under way
+        self.started = 0.0  # when it was asked, monotonic
         self.attempt = 1
         self.error: BaseException | None = None
 

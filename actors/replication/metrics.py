@@ -35,6 +35,9 @@ class ReplicationMetrics(Protocol):
     def dropped(self, reason: str, n: int) -> None:
         """`n` things were not done or not understood, by reason."""
 
+    def delivery_seconds(self, seconds: float, n: int) -> None:
+        """One call of the handler actor, with `n` records, took this long."""
+
     def commit_seconds(self, seconds: float, n: int) -> None:
         """A batch of `n` own records took this long from packing to commit."""
 
@@ -70,6 +73,9 @@ class NoMetrics:
         return None
 
     def dropped(self, reason: str, n: int) -> None:
+        return None
+
+    def delivery_seconds(self, seconds: float, n: int) -> None:
         return None
 
     def commit_seconds(self, seconds: float, n: int) -> None:

@@ -67,6 +67,7 @@ from coterie.actors.replication.window import Window
 
 TICK: Final = 0.05  # seconds
 MOST_UNSTORED: Final = 256 << 20  # bytes
+FORWARD_PATIENCE: Final = 30.0  # seconds
 LOG_EVERY: Final = 5.0  # seconds between log lines about told publishes that failed
 
 
@@ -332,8 +333,11 @@ class Publisher(Actor):
         unknown = Indeterminate(
             "no quorum has confirmed it within the deadline: the publish is in this leader's log and may or may not take effect"
         )
-        for proposal in self._proposals.under_way:
-            self._fail([chunk for chunk in proposal.all_chunks() if chunk.deadline <= now and chunk.ticket is None], unknown)
+        for proposal in list(self._proposals.under_way):
+            chunks = proposal.all_chunks()
+            self._fail([chunk for chunk in chunks if _overdue(chunk, now)], unknown)
+            if all(chunk.settled and _overdue(chunk, now) for chunk in chunks):
+                self._proposals.ended(proposal)  # if Raft forgot it, the others must not wait for it
         self._forwarding.expire(now)
 
     def _fail(self, chunks: list[Chunk], error: CoterieError) -> None:
@@ -381,6 +385,11 @@ class Publisher(Actor):
 
         asked.on_done(partial(_quietly, complete))
         return LATER
+
+
+def _overdue(chunk: Chunk, now: float) -> bool:
+    """Whether a proposed chunk has waited too long. The deadline of a forwarded one is about room in the window; its publisher watches the real one."""
+    return chunk.deadline + (FORWARD_PATIENCE if chunk.ticket is not None else 0.0) <= now
 
 
 def _quietly(step: Callable[[], None]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from coterie.actors.base import Crash, Ref
-from coterie.actors.messages import Topology
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.buffer_writer import BufferWriter
 from coterie.actors.replication.delivery import Delivery, SendAcks
@@ -102,12 +101,6 @@ class Replication:
         if self._follow_link is not None:
             self.follower = StreamFollower.start(node, state, self._follow_link, self._to_publisher, self._on_crash)  # type: ignore[assignment]
         return self.publisher
-
-    def topology(self, message: Topology) -> None:
-        """Whom to talk to has changed."""
-        self.publisher.send(message)
-        if self.follower is not None:
-            self.follower.send(message)
 
     def stop(self) -> None:
         """Fail what waits, let the handler finish, write what there is. Blocks for a few seconds at most."""

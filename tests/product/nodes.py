@@ -13,11 +13,24 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.product.wait import wait_for
+
+
+class Delivery(NamedTuple):
+    """One call of a node's handler. life: the process that it was in."""
+
+    seq: int
+    index: int
+    attempt: int
+    life: int
+    digest: str
+    head: str
 
 
 class NodeFailed(AssertionError):
@@ -154,7 +167,7 @@ class Node:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
+        """SIGKILL, also of a process that is stopped, and wait for the end."""
         if self.running:
             assert self.process is not None
             self.process.kill()
@@ -176,66 +189,127 @@ class Node:
                     with contextlib.suppress(OSError):
                         pipe.close()
 
+    def get(self, path: str) -> Any:
+        """The JSON of the management API."""
+        with urllib.request.urlopen(f"http://{self.mgmt_addr}{path}", timeout=10) as answer:
+            return json.loads(answer.read())
+
+    def post_json(self, path: str, **body: Any) -> Any:
+        request = urllib.request.Request(f"http://{self.mgmt_addr}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return json.loads(error.read())
+
+    def count(self, event: str, begin: int = 0) -> int:
+        return sum(line.get("event") == event for line in self.lines[begin:])
+
+    # -- load -----------------------------------------------------------------------------------------------------------------
+
+    def load(self, publisher: str = "", **command: Any) -> str:
+        """Start a load; -> the publisher's name."""
+        publisher = publisher or self.name
+        self.post("load", publisher=publisher, outcome=str(self.outcome_path(publisher)), **command)
+        return publisher
+
+    def load_done(self, publisher: str = "", deadline: float = 60, stop: bool = False) -> dict[str, Any]:
+        """Wait for the load's end; its line. stop: ask it to end."""
+        publisher = publisher or self.name
+        if stop:
+            self.post("stop-load", publisher=publisher)
+        return self.wait_line(lambda line: line.get("event") == "load-done" and line["publisher"] == publisher, deadline)
+
+    def outcome_path(self, publisher: str) -> Path:
+        return self.directory / f"{publisher}.outcome"
+
     # -- what its handler has had ---------------------------------------------------------------------------------------------
 
-    def deliveries(self) -> dict[str, list[tuple[int, int, str, str]]]:
-        """topic -> [(seq, attempt, digest, head)] in the order of the calls, over all lives of the node."""
-        by_topic: dict[str, list[tuple[int, int, str, str]]] = collections.defaultdict(list)
+    def deliveries(self) -> dict[str, list[Delivery]]:
+        """topic -> deliveries in the order of the calls, over all lives of the node."""
+        by_topic: dict[str, list[Delivery]] = collections.defaultdict(list)
         text = self.deliveries_path.read_text() if self.deliveries_path.exists() else ""
         for line in text.splitlines():
-            topic, seq, attempt, digest, head = line.split("\t")
-            by_topic[json.loads(topic)].append((int(seq), int(attempt), digest, head))
+            topic, seq, index, attempt, life, digest, head = line.split("\t")
+            by_topic[json.loads(topic)].append(Delivery(int(seq), int(index), int(attempt), int(life), digest, head))
         return dict(by_topic)
 
 
 class ProcessCluster:
-    """Nodes n1, n2, …, n1 bootstraps, the others are joined as voters."""
+    """Nodes n1, n2, …; n1 bootstraps, the others are joined as voters."""
 
     def __init__(self, directory: Path, count: int = 3, **config: Any) -> None:
-        self.directory = directory
+        self.directory, self.settings = directory, config
         first = Node(directory, "n1", "", bootstrap=True, **config)
-        seed = str(first.config["mem_bind"])
-        self.nodes = [first, *(Node(directory, f"n{n}", seed, **config) for n in range(2, count + 1))]
+        self.seed = str(first.config["mem_bind"])
+        self.nodes = [first, *(Node(directory, f"n{n}", self.seed, **config) for n in range(2, count + 1))]
 
     def __getitem__(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)
 
+    def add(self, name: str, **config: Any) -> Node:
+        """One more node, not started."""
+        node = Node(self.directory, name, self.seed, **self.settings | config)
+        self.nodes.append(node)
+        return node
+
+    def others(self, *but: Node) -> list[Node]:
+        return [node for node in self.nodes if node.running and node not in but]
+
     def start(self) -> ProcessCluster:
         for node in self.nodes:
             node.start()
-        wait_for(lambda: self.nodes[0].status()["leader_id"] == "n1", 10, "n1 leads")
+        self.wait_leader(self.nodes)
         for node in self.nodes[1:]:
             self.nodes[0].ask("join", id=node.name, raft_addr=node.raft_addr)
-        for node in self.nodes:
-            wait_for(
-                lambda node=node: (
-                    node.status(local=True)["leader_id"] == "n1" and len(node.status(local=True)["members"]) == len(self.nodes)
-                ),
-                10,
-                f"{node.name} sees all",
-            )
+        self.wait_whole()
         return self
 
-    def leader(self, deadline: float = 10) -> Node:
-        """The node that a majority of the running nodes believes to lead, once it says so itself."""
+    def wait_whole(self, deadline: float = 15) -> None:
+        """Until every running node knows a leader and sees all the running ones alive."""
+        names = {node.name for node in self.others()}
+        for node in self.others():
+
+            def sees_all(node: Node = node) -> bool:
+                status = node.status(local=True)
+                return bool(status["leader_id"]) and names <= {m["id"] for m in status["members"] if m["state"] == "alive"}
+
+            wait_for(sees_all, deadline, f"{node.name} sees a leader and {sorted(names)}")
+
+    def wait_leader(self, among: list[Node], deadline: float = 15) -> Node:
+        """The node that leads, once it says so itself."""
         found: list[Node] = []
 
         def look() -> bool:
-            for node in self.nodes:
-                if node.running:
-                    with contextlib.suppress(CommandFailed, NodeFailed):
-                        status = node.ask("status", local=True, wait=5)
-                        if status["role"] == "leader":
-                            found[:] = [node]
-                            return True
+            for node in among:
+                with contextlib.suppress(CommandFailed, NodeFailed):
+                    if node.running and node.ask("status", local=True, wait=5)["role"] == "leader":
+                        found[:] = [node]
+                        return True
             return False
 
         wait_for(look, deadline, "there is a leader")
         return found[0]
 
+    def leader(self, deadline: float = 15) -> Node:
+        return self.wait_leader(self.nodes, deadline)
+
     def followers(self) -> list[Node]:
-        leader = self.leader()
-        return [node for node in self.nodes if node.running and node is not leader]
+        return self.others(self.leader())
+
+    def wait_settled(self, deadline: float = 30, nodes: list[Node] | None = None) -> None:
+        """Until every running node has delivered the same, and all of it."""
+        last: list[Any] = []
+
+        def settled() -> bool:
+            views = [{t["topic"]: (t["seq"], t["delivered"]) for t in node.status(local=True)["topics"]} for node in nodes or self.others()]
+            last[:] = views
+            return all(view == views[0] for view in views) and all(seq == delivered for seq, delivered in views[0].values())
+
+        try:
+            wait_for(settled, deadline, "all nodes have delivered the same", every=0.1)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {last}") from None
 
     def stop(self) -> None:
         for node in self.nodes:
@@ -257,35 +331,3 @@ def process_cluster(directory: Path, count: int = 3, **config: Any) -> Iterator[
     finally:
         for node in cluster.nodes:
             node.kill()
-
-
-def check_same_everywhere(nodes: list[Node], exactly_once: bool) -> dict[str, list[tuple[int, str, str]]]:
-    """The same (seq, digest) sequence per topic on every node, without a hole; returns it. exactly_once: nothing was delivered twice."""
-    reference: dict[str, list[tuple[int, str, str]]] = {}
-    for node in nodes:
-        for topic, deliveries in node.deliveries().items():
-            seen: dict[int, tuple[str, str]] = {}
-            order: list[int] = []
-            for seq, attempt, digest, head in deliveries:
-                if seq in seen:
-                    assert not exactly_once, f"{node.name}: {topic!r} seq {seq} was delivered twice (attempt {attempt})"
-                    assert seen[seq] == (digest, head), f"{node.name}: {topic!r} seq {seq} was delivered with other bytes"
-                    continue
-                seen[seq] = (digest, head)
-                order.append(seq)
-            assert order == list(range(1, len(order) + 1)), f"{node.name}: {topic!r} out of order or with a hole: {first_break(order)}"
-            sequence = [(seq, *seen[seq]) for seq in order]
-            known = reference.setdefault(topic, sequence)
-            shared = min(len(known), len(sequence))
-            assert known[:shared] == sequence[:shared], f"{node.name}: {topic!r} differs from the other nodes"
-            assert len(known) == len(sequence), f"{node.name}: {topic!r} has {len(sequence)} records, others {len(known)}"
-    for node in nodes:
-        assert node.deliveries().keys() == reference.keys(), f"{node.name}: lacks topics {reference.keys() - node.deliveries().keys()}"
-    return reference
-
-
-def first_break(order: list[int]) -> str:
-    for place, seq in enumerate(order, start=1):
-        if seq != place:
-            return f"at place {place} stands {seq}, before it {order[max(0, place - 3) : place - 1]}"
-    return "none"

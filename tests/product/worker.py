@@ -1,20 +1,16 @@
 """A node in a process of its own, driven by JSON lines: commands on standard input, answers and events on standard output.
 
-Every delivery is appended to a file with one unbuffered write, so that what the handler has had survives a SIGKILL. A load publishes numbered
-records `<publisher>:<number>:<padding>` and reports every outcome by name.
+Every delivery is appended to a file with one unbuffered write, so that what the handler has had survives a SIGKILL.
 """
 
 from __future__ import annotations
 
-import collections
-import hashlib
+import ctypes
 import json
+import logging
 import os
-import random
 import sys
 import threading
-import time
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -31,8 +27,10 @@ from coterie import (
     RegisterHandler,
     Status,
     Subscribe,
+    TransferLeadership,
     Write,
 )
+from tests.product.load import Load, digest
 
 _out = threading.Lock()
 
@@ -44,84 +42,61 @@ def say(**line: Any) -> None:
 
 
 class Recorder(HandlerActor):
-    """Appends `topic seq attempt sha1(data)[:12] head-of-data` for each delivery."""
+    """Appends `topic, seq, index, attempt, process, digest, head of the data` for each delivery."""
 
     def __init__(self, path: str, node_id: str) -> None:
         super().__init__()
         self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.node_id = node_id
         self.delivered = 0
-        self.stall = threading.Event()
-        self.stall.set()
+        self.written = 0
+        self.free = threading.Event()
+        self.free.set()
 
     def handle_sync(self, topic: str, data: bytes, record: Any = None) -> None:
-        self.stall.wait()
-        head = data[:40].split(b"|")[0].decode()
-        digest = hashlib.sha1(data).hexdigest()[:12]
-        os.write(self.file, f"{json.dumps(topic)}\t{record.seq}\t{record.attempt}\t{digest}\t{head}\n".encode())
+        self.free.wait()
+        head = data[:40].split(b"|")[0].decode(errors="replace")
+        row = (json.dumps(topic), record.seq, record.index, record.attempt, os.getpid(), digest(data), head)
+        os.write(self.file, ("\t".join(map(str, row)) + "\n").encode())
         self.delivered += 1
 
     def handle_write(self, op: str, request: bytes) -> bytes:
+        self.written += 1
         return f"{self.node_id}:{op}:".encode() + request
 
     def handle_read(self, op: str, request: bytes) -> bytes:
-        return f"{self.node_id}:{op}:".encode() + request
+        return f"{self.node_id}:{op}:{self.written}:".encode() + request
 
 
-class Load(threading.Thread):
-    """Publishes until `count` records or `stop`; keeps `in_flight` open; says every outcome in one line at the end."""
+class StuckSink(logging.Handler):
+    """A log sink that blocks whoever writes to it, like a full pipe that nobody reads."""
 
-    def __init__(self, cluster: Any, command: dict[str, Any]) -> None:
-        super().__init__(daemon=True)
-        self.cluster, self.command, self.stopping = cluster, command, threading.Event()
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+        self.free.set()
+        self.waiting = 0
 
-    def run(self) -> None:
-        c = self.command
-        rng = random.Random(c.get("seed", 0))
-        publisher, topics, low, high = c["publisher"], c["topics"], *c.get("size", (10, 200))
-        waiting: collections.deque[tuple[str, str, Any]] = collections.deque()
-        outcomes: dict[str, Any] = {"acked": [], "failed": collections.Counter(), "unknown": [], "refused": []}
-        number, last_ok = 0, time.monotonic()
-
-        def settle() -> None:
-            nonlocal last_ok
-            topic, head, future = waiting.popleft()
-            try:
-                published = future.get(timeout=60)
-                outcomes["acked"].append((topic, head, published.seq, published.index))
-                last_ok = time.monotonic()
-            except CoterieError as error:
-                name = type(error).__name__
-                outcomes["failed"][name] += 1
-                (outcomes["unknown"] if name == "Indeterminate" else outcomes["refused"]).append((topic, head))
-
-        while not self.stopping.is_set() and number < c.get("count", 1 << 60):
-            topic = rng.choice(topics)
-            head = f"{publisher}:{number}"
-            size = min(high, int(low * (high / low) ** rng.random())) if low > 0 else int(high * rng.random() ** 3)
-            # The head is cut to the size: an empty record stays empty.
-            data = (f"{head}|".encode() + rng.randbytes(size))[: max(size, len(head) + 1)] if size else b""
-            message = Publish(topic, data, acks=c.get("acks", "quorum"), timeout=c.get("timeout"))
-            waiting.append((topic, head if size else "", self.cluster.ask(message, block=False)))
-            number += 1
-            if len(waiting) >= c.get("in_flight", 64):
-                settle()
-            if c.get("pause"):
-                time.sleep(c["pause"])
-        while waiting:
-            settle()
-        with Path(c["outcome"]).open("w") as file:
-            json.dump(outcomes, file)
-        say(event="load-done", publisher=publisher, number=number, acked=len(outcomes["acked"]), failed=dict(outcomes["failed"]))
+    def handle(self, record: logging.LogRecord) -> bool:
+        if not self.free.is_set():
+            self.waiting += 1
+            self.free.wait()
+        return True
 
 
 class Worker:
     def __init__(self, settings: dict[str, Any]) -> None:
+        self.sink = StuckSink()
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(threadName)s %(message)s")
+        logging.getLogger().addHandler(self.sink)
+        for noisy in ("uvicorn", "grpc", "pykka", "asyncio"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
         self.config = Config(**settings["config"])
         self.cluster = ClusterSupervisor.start(self.config)
-        self.recorder = Recorder.start(settings["deliveries"], self.config.node_id)
+        recorder = Recorder.start(settings["deliveries"], self.config.node_id)
+        self.recorder: Recorder = recorder._actor_weakref()  # type: ignore[assignment]
         if settings.get("handler", True):
-            self.cluster.ask(RegisterHandler(self.recorder))
+            self.cluster.ask(RegisterHandler(recorder))
         self.loads: dict[str, Load] = {}
         threading.Thread(target=self.events, daemon=True).start()
 
@@ -130,39 +105,57 @@ class Worker:
             say(event=type(event).__name__, **attrs.asdict(event))
 
     def handle(self, command: dict[str, Any]) -> Any:
-        match command["cmd"]:
-            case "status":
-                return attrs.asdict(self.cluster.ask(Status(local=command.get("local", False), timeout=command.get("timeout", 5))))
-            case "publish":
-                data = command["data"].encode()
-                return attrs.asdict(
-                    self.cluster.ask(
-                        Publish(
-                            command["topic"], data, command.get("acks", "quorum"), command.get("message_id"), timeout=command.get("timeout")
-                        )
-                    )
-                )
-            case "write":
-                return self.cluster.ask(Write(command["op"], command["data"].encode(), command.get("timeout"))).decode()
-            case "read":
-                return self.cluster.ask(Read(command["op"], command["data"].encode(), command.get("timeout"))).decode()
-            case "join":
-                return attrs.asdict(self.cluster.ask(Join(command["id"], command["raft_addr"], command.get("timeout"))))
-            case "leave":
-                return attrs.asdict(self.cluster.ask(Leave(command["id"], command.get("timeout"))))
-            case "load":
-                load = self.loads[command["publisher"]] = Load(self.cluster, command)
-                load.start()
-                return True
-            case "stop-load":
-                self.loads[command["publisher"]].stopping.set()
-                return True
-            case "delivered":
-                return self.recorder._actor_weakref().delivered
-            case "stall":
-                (self.recorder._actor_weakref().stall.clear if command["on"] else self.recorder._actor_weakref().stall.set)()
-                return True
-        raise ValueError(command)
+        do = getattr(self, "do_" + command.pop("cmd").replace("-", "_"))
+        del command["n"]
+        answer = do(**command)
+        return attrs.asdict(answer) if attrs.has(type(answer)) else answer
+
+    def do_status(self, local: bool = False, timeout: float = 5) -> Any:
+        return self.cluster.ask(Status(local, timeout))
+
+    def do_publish(
+        self, topic: str, data: str, acks: Any = "quorum", message_id: str | None = None, timeout: float | None = None
+    ) -> Any:
+        return self.cluster.ask(Publish(topic, data.encode(), acks, message_id, timeout=timeout))
+
+    def do_write(self, op: str, data: str, timeout: float | None = None) -> Any:
+        return self.cluster.ask(Write(op, data.encode(), timeout)).decode()
+
+    def do_read(self, op: str, data: str, timeout: float | None = None) -> Any:
+        return self.cluster.ask(Read(op, data.encode(), timeout)).decode()
+
+    def do_join(self, id: str, raft_addr: str, timeout: float | None = None) -> Any:  # noqa: A002 - the word of the API
+        return self.cluster.ask(Join(id, raft_addr, timeout))
+
+    def do_leave(self, id: str, timeout: float | None = None) -> Any:  # noqa: A002 - as above
+        return self.cluster.ask(Leave(id, timeout))
+
+    def do_transfer(self, id: str | None = None, timeout: float | None = None) -> Any:  # noqa: A002 - as above
+        return self.cluster.ask(TransferLeadership(id, timeout))
+
+    def do_load(self, **command: Any) -> Any:
+        load = self.loads[command["publisher"]] = Load(self.cluster, command, say)
+        load.start()
+        return True
+
+    def do_stop_load(self, publisher: str) -> Any:
+        self.loads[publisher].stopping.set()
+        return True
+
+    def do_stall(self, on: bool) -> Any:
+        """The handler stands still in its next call."""
+        (self.recorder.free.clear if on else self.recorder.free.set)()
+        return True
+
+    def do_hold(self, seconds: float) -> Any:
+        """Keep the interpreter for so long, as a long call into C does that does not release it."""
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+        return True
+
+    def do_block_logs(self, on: bool) -> Any:
+        """-> how many threads wait in the sink."""
+        (self.sink.free.clear if on else self.sink.free.set)()
+        return self.sink.waiting
 
     def serve(self) -> None:
         for line in sys.stdin:
@@ -174,10 +167,11 @@ class Worker:
         say(event="stopped")
 
     def answer(self, command: dict[str, Any]) -> None:
+        number = command["n"]
         try:
-            say(reply=command["n"], value=self.handle(command))
+            say(reply=number, value=self.handle(command))
         except Exception as error:  # noqa: BLE001 - the asker gets it
-            say(reply=command["n"], error=type(error).__name__, text=str(error))
+            say(reply=number, error=type(error).__name__, text=str(error))
 
 
 def main() -> None:

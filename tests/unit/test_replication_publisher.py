@@ -157,15 +157,29 @@ def test_a_publish_that_waits_for_a_leader_goes_when_there_is_one():
 def test_a_proposed_publish_without_a_commit_is_indeterminate_what_waits_behind_it_is_not_done():
     with cluster("n1", limits=Limits(entries=1)) as (n1, raft):
         raft.hold = True
-        first = ask(n1, "t", b"1", timeout=0.2)
+        first = ask(n1, "t", b"1", timeout=0.6)
         eventually(lambda: raft.held)
         behind = ask(n1, "t", b"2", timeout=0.2)
-        with pytest.raises(Indeterminate):
-            first.get(timeout=WAIT)
         with pytest.raises(NoQuorum):
             behind.get(timeout=WAIT)
+        with pytest.raises(Indeterminate):
+            first.get(timeout=WAIT)
         raft.release()
         assert ask(n1, "t", b"3").get(timeout=WAIT).seq == 2
+
+
+def test_proposals_that_raft_forgot_stop_nobody_for_longer_than_their_deadline():
+    with cluster("n1", limits=Limits(entries=1)) as (n1, raft):
+        raft.hold = True
+        lost = ask(n1, "t", b"1", timeout=0.1)
+        eventually(lambda: raft.held)
+        with raft.lock:
+            raft.held.clear()
+            raft.log.clear()
+            raft.hold = False
+        with pytest.raises(Indeterminate):
+            lost.get(timeout=WAIT)
+        assert ask(n1, "t", b"2").get(timeout=WAIT).seq == 1
 
 
 def test_a_full_window_ends_with_overloaded_naming_topic_window_and_the_slowest():
