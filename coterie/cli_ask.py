@@ -171,9 +171,20 @@ def _grpc_change(addr: str, operation: str, body: Document, timeout: float) -> D
         else:
             client.leave(f"{host}:{port}", body["id"], timeout).get(timeout=timeout + 1)
     except NotLeader as error:
-        return {"accepted": False, "leader": error.leader_addr, "error": "not leader"}
+        return {"accepted": False, "leader": _grpc_address(client, f"{host}:{port}", error, timeout), "error": "not leader"}
     except CoterieError as error:
         return {"accepted": False, "error": str(error), "kind": kind_of(error)}
     finally:
         pool.close()
     return {"accepted": True}
+
+
+def _grpc_address(client: Any, asked: str, refused: Any, timeout: float) -> str:
+    """Where the leader speaks gRPC: the address in the refusal is its management address, which may be the one of its HTTP server."""
+    from coterie.actors.errors import CoterieError
+
+    try:
+        status = client.status(asked, timeout).get(timeout=timeout + 1)
+    except CoterieError:
+        return str(refused.leader_addr)
+    return str(next((m.meta["grpc"] for m in status.members if m.id == refused.leader_id and "grpc" in m.meta), refused.leader_addr))

@@ -149,6 +149,8 @@ class Forwarding:
         topic.out -= 1
         self._out_bytes -= sent.size
         if isinstance(error, REFUSALS):
+            for chunk in sent.chunks:
+                chunk.refused = True
             topic.returned += sent.chunks
             topic.refusal = error
         elif error is not None:
@@ -207,7 +209,7 @@ class Forwarding:
     def _may_send(self, topic: _Topic, first: Chunk, now: float) -> bool:
         if topic.returned or topic.out >= MOST_BATCHES or now < topic.wait_until or (self._out_bytes >= MOST_BYTES):
             return False
-        return not (isinstance(topic.refusal, Overloaded) and first.deadline - now < LAST_TRY)
+        return not (first.refused and isinstance(topic.refusal, Overloaded) and first.deadline - now < LAST_TRY)
 
     def _send(self, name: str, topic: _Topic, chunks: list[Chunk], size: int, now: float, wall: float) -> bool:
         records = chunks[0].records if len(chunks) == 1 else [record for chunk in chunks for record in chunk.records]

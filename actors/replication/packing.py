@@ -23,11 +23,11 @@ class Chunk:
     """Records of one topic with one deadline (monotonic) and one acknowledgement level. size: bytes of data, ids and headers.
 
     replies: for each record the asker's future, or None. ticket: the answer's address of a forwarded batch (then replies is empty).
-    early: answer at the leader's append. safe: every record has a message id, so that sending it twice publishes it once.
+    early: answer at the leader's append. safe: every record has a message id, so that sending it twice publishes it once. refused: a leader has refused it.
     settled: its publishers have their answer; its records keep their places all the same, if they get any.
     """
 
-    __slots__ = ("deadline", "early", "records", "replies", "safe", "serial", "settled", "size", "ticket", "topic")
+    __slots__ = ("deadline", "early", "records", "refused", "replies", "safe", "serial", "settled", "size", "ticket", "topic")
 
     def __init__(self, topic: str, serial: int, deadline: float, early: bool, ticket: Any = None) -> None:
         self.topic, self.serial, self.deadline, self.early, self.ticket = topic, serial, deadline, early, ticket
@@ -35,6 +35,7 @@ class Chunk:
         self.replies: list[LightFuture | None] = []
         self.size = 0
         self.safe = False
+        self.refused = False
         self.settled = False
 
     def split(self, count: int) -> Chunk:
@@ -42,7 +43,7 @@ class Chunk:
         head = Chunk(self.topic, self.serial, self.deadline, self.early)
         head.records, self.records = self.records[:count], self.records[count:]
         head.replies, self.replies = self.replies[:count], self.replies[count:]
-        head.safe = self.safe
+        head.safe, head.refused = self.safe, self.refused
         head.size = sum(map(record_size, head.records))
         self.size -= head.size
         self.serial += count
