@@ -15,7 +15,7 @@ import pykka
 from coterie.actors.base import LATER, Crash, Ref
 from coterie.actors.config import Config
 from coterie.actors.data_dir import DataDir
-from coterie.actors.errors import BindFailed, InvalidRequest
+from coterie.actors.errors import InvalidRequest
 from coterie.actors.event_bus import Callbacks, EventBus
 from coterie.actors.future import LightFuture
 from coterie.actors.handler import HandlerActor, ObjectHandler
@@ -52,7 +52,7 @@ from coterie.actors.replication.room import Replication
 from coterie.actors.topology import META_RAFT, own_meta
 from coterie.actors.wires import Wires
 from coterie.transport.addresses import parse_address
-from coterie.transport.errors import AddressError, BindError
+from coterie.transport.errors import AddressError
 from coterie.transport.grpc_client import ChannelPool
 
 STOP_PATIENCE = 5.0  # seconds for each room to stop
@@ -198,10 +198,7 @@ class Rooms:
         try:
             view: MembershipView = self.membership.ask(GetMembership(), timeout=STOP_PATIENCE)
         except pykka.ActorDeadError:
-            error = crashed.get(timeout=STOP_PATIENCE)  # told in a moment: the asker is released first
-            if isinstance(error, (BindError, AddressError)):
-                raise BindFailed(str(error)) from None
-            raise error from None
+            raise crashed.get(timeout=STOP_PATIENCE) from None  # told in a moment: the asker is released first
         self.addresses["gossip"] = next(member.addr for member in view.members if member.id == config.node_id)
 
     def _membership_changed(self, view: MembershipView, event: MembershipEvent | None) -> None:

@@ -221,13 +221,14 @@ class Actor(pykka.ThreadingActor):
         self.crashes += 1
         self._restarts = [t for t in self._restarts if now - t < RESTART_WINDOW] + [now]
         fatal = fatal or len(self._restarts) > MAX_RESTARTS
-        self.log.error(
-            "%s crashed%s: %r",
-            self.concern,
-            " for good" if fatal else "; it starts afresh",
-            error,
-            exc_info=(type(error), error, error.__traceback__),
-        )
+        if self.handled or not isinstance(error, CoterieError):  # a typed error of the set-up goes to whoever starts it, who says it once
+            self.log.error(
+                "%s crashed%s: %r",
+                self.concern,
+                " for good" if fatal else "; it starts afresh",
+                error,
+                exc_info=(type(error), error, error.__traceback__),
+            )
         if not fatal:
             time.sleep(0.01 * 2 ** len(self._restarts))
             try:

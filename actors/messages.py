@@ -255,13 +255,14 @@ class Propose:
     """Tell the Raft actor: append `data` as one command.
 
     context: any object; it comes back in `Committed` beside its entry, in `Appended` if `want_appended`, or in `ProposalsFailed`.
-    With context None and an ask, the reply is the entry's index when it is committed.
+    With context None and an ask, the reply is the entry's index when it is committed. term: the leadership it is meant for; in another one it is refused
+    with NotLeader, since an earlier proposal of the same proposer may have been refused in between (0: any).
     """
 
-    __slots__ = ("context", "data", "want_appended")
+    __slots__ = ("context", "data", "term", "want_appended")
 
-    def __init__(self, data: bytes, context: Any = None, want_appended: bool = False) -> None:
-        self.data, self.context, self.want_appended = data, context, want_appended
+    def __init__(self, data: bytes, context: Any = None, want_appended: bool = False, term: int = 0) -> None:
+        self.data, self.context, self.want_appended, self.term = data, context, want_appended, term
 
 
 class Committed:

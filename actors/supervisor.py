@@ -4,8 +4,8 @@ It is the only one who knows all rooms (`assembly.Rooms` makes them). What it do
 `Topology` from them that the other rooms are told, routes writes and reads to the leader, and puts the status together. A `Publish` never comes here: the
 reference that the user holds puts it straight into the publisher's inbox, since a second hop for each record would be the dearest thing in the house.
 
-Crashes: an actor that only serves (events, management, delivery) has started afresh in place by the time it is reported, and a warning stays in the status. One
-whose state is the node's word (Raft, the publisher, the buffer, membership) is fatal when it cannot go on, and so is any `StorageError`: the node fails closed. It
+Crashes: an actor that only serves (events, management, a subscriber) has started afresh in place by the time it is reported, and a warning stays in the status. One
+whose state is the node's word (Raft, the publisher, delivery, the buffer, membership) is fatal when it cannot go on, and so is any `StorageError`: the node fails closed. It
 stops voting and serving, answers every request with the reason, and says so in its status and to whoever waits in `failed`.
 """
 
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pykka
 
 from coterie.actors import topology as topologies
@@ -64,7 +65,7 @@ from coterie.actors.status import combine
 REFRESH = 5.0  # seconds between looks at what the rooms count
 GRACE = 1.0  # seconds a blocking ask waits beyond the request's own deadline, so that the typed answer comes first
 STATUS_PATIENCE = 2.0  # seconds a follower waits for its leader's view
-FATAL = ("raft", "publisher", "buffer", "membership")
+FATAL = ("raft", "publisher", "delivery", "buffer", "membership")
 
 _MEMBER_EVENTS = {"join": MemberJoin, "leave": MemberLeave, "failed": MemberFailed}
 
@@ -417,6 +418,8 @@ class ClusterSupervisor(Actor):
             raft, membership, replication = (ask.get(timeout=0) if ask.error is None else None for ask in asks)
             notes = (*self._notes.values(), *([note] if note else []))
             raft = raft or RaftView(term=self._raft.term, servers=self._raft.servers)
+            if not self._topology.in_quorum:  # such a member knows its leader from gossip
+                raft = attrs.evolve(raft, term=self._topology.term, leader_id=self._topology.leader_id)
             status = combine(
                 self.config.node_id, raft, membership or self._membership, replication or ReplicationView(), self._topology.mgmt_addr, notes
             )

@@ -70,6 +70,7 @@ class Child:
     """A process of the same module, started with --follower NAME; lines both ways. It ends when its standard input does."""
 
     def __init__(self, module: str, name: str, *extra: str) -> None:
+        self.name = name
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, "--follower", name, *extra],
             stdin=subprocess.PIPE,
@@ -87,7 +88,7 @@ class Child:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.process.args}: ended with {self.process.wait()}")
+            raise RuntimeError(f"the process {self.name!r} ended with {self.process.wait()}")
         return line.strip()
 
     def end(self, patience: float = 10.0) -> None:

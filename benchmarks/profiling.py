@@ -1,8 +1,9 @@
 """Where the time of a process's threads goes. `start(how)` before its threads exist, `report()` at its end, to standard error.
 
-how: "threads" reads each thread's own processor clock, which costs nothing, and is the one whose sums are true; "cpu" and "wall" run cProfile in each thread besides, and
-list functions by their own time. cProfile makes calls dearer than they are, so its figures rank and do not measure. "cpu" counts what a thread computes;
-"wall" counts waiting too: a system call that takes long there and not in "cpu" waits for the disk, or to get the interpreter back.
+how: "threads" reads each thread's own processor clock, which costs nothing, and is the one whose sums are true; "cpu" and "wall" run cProfile in each
+thread besides, and list functions by their own time. cProfile makes calls dearer than they are, so its figures rank and do not measure. "cpu" counts
+what a thread computes; "wall" counts waiting too: a system call that takes long there and not in "cpu" waits for the disk, or to get the interpreter
+back.
 
 (A sampler of `sys._current_frames` lost: it runs only when a thread gives the interpreter up, and so finds every thread at the places where they do.)
 """
@@ -43,28 +44,28 @@ def start(how: str) -> None:
             _clocks.pop(ident, None)
             _spent[thread.name] += time.thread_time()
 
-    threading.Thread.run = run  # type: ignore[method-assign]
+    threading.Thread.run = run  # type: ignore[method-assign, assignment]
 
 
 def report(title: str, file: TextIO = sys.stderr, top: int = 14) -> None:
     """Processor seconds by thread since `start`, then, with cProfile, each busy thread's functions by their own time."""
     threading.Thread.run = _run  # type: ignore[method-assign]
-    spent = collections.Counter(_spent)
+    spent = dict(_spent)
     for name, clock in list(_clocks.values()):
         try:
-            spent[name] += time.clock_gettime(clock)
+            spent[name] = spent.get(name, 0.0) + time.clock_gettime(clock)
         except OSError:  # it ended just now
             continue
     spent["main (the driver)"] = time.clock_gettime(time.pthread_getcpuclockid(threading.main_thread().ident or 0))
     took = time.perf_counter() - _began[0]
     print(f"\n== {title}: {time.process_time():.2f} s of processor in {took:.2f} s", file=file)
-    for name, seconds in spent.most_common(10):
+    for name, seconds in sorted(spent.items(), key=lambda item: -item[1])[:10]:
         print(f"   {seconds:8.3f} s  {name}", file=file)
     for name, profiles in sorted(_profiles.items()):
         statistics: Any = None
         for profile in profiles:
             profile.create_stats()
-            if profile.stats:  # type: ignore[attr-defined]
+            if profile.stats:
                 statistics = pstats.Stats(profile) if statistics is None else statistics.add(profile)
         if statistics is not None and statistics.total_tt > 0.05:
             _functions(name, statistics.stats, file, top)

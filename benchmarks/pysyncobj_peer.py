@@ -1,8 +1,8 @@
 """PySyncObj, the Raft library for Python that is used most, at the same task: a replicated method on three nodes, each a process of its own.
 
-Its journal is on and is not synced (it maps the file and leaves the writing to the kernel; there is no setting for more), so what it promises is less than ours. Set for
-speed, as far as its documentation goes (`SETTINGS`); the callback of the replicated method resolves the request; the rate counts until the method ran on
-all three. `python -m benchmarks.pysyncobj_peer`.
+Its journal is on and is not synced (it maps the file and leaves the writing to the kernel; there is no setting for more), so what it promises is less
+than ours. It is set for speed, as far as its documentation goes (`SETTINGS`); the callback of the replicated method resolves the request; the rate
+counts until the method ran on all three. `python -m benchmarks.pysyncobj_peer`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Peer(SyncObj):  # type: ignore[misc]
         settings = SETTINGS | {"journalFile": str(Path(directory) / me.replace(":", "-")), "connectionRetryTime": 0.2} | changes
         super().__init__(me, others, SyncObjConf(**settings))
 
-    @replicated
+    @replicated  # type: ignore[untyped-decorator]
     def handle(self, data: bytes) -> None:
         self.count += 1
 

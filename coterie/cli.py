@@ -4,7 +4,8 @@
 17 ms where httpx takes 85).
 What a command prints on standard output is its answer: JSON, or a table on a terminal. All else goes to standard error, in one line, never as a traceback.
 
-Exit codes: 0 well; 1 degraded (status), or refused (join, leave); 2 no quorum, nobody answers, wrong usage or configuration. A node that fails later ends with 1.
+Exit codes: 0 well; 1 degraded (status), or refused (join, leave); 2 no quorum, nobody answers, wrong usage or configuration, or a node that
+cannot start. A node that fails later ends with 1.
 
 The commands can be mounted in a service's own typer application: `my_app.add_typer(coterie.cli.app, name="cluster")`. Every flag can be given in the environment
 as `COTERIE_` and its name in capitals (`--raft-addr`: `COTERIE_RAFT_ADDR`).

@@ -25,9 +25,9 @@ import attrs
 import pykka
 
 from coterie.actors.config import Config
-from coterie.actors.errors import BindFailed, ConfigError, CoterieError
+from coterie.actors.errors import ConfigError, CoterieError
 from coterie.actors.messages import Event, Subscribe
-from coterie.cli_errors import REFUSED, UNUSABLE, CommandError
+from coterie.cli_errors import REFUSED, CommandError
 
 LOG: Final = logging.getLogger("coterie.node")
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -74,9 +74,7 @@ def _run(config: Config) -> None:
     try:
         node = ClusterSupervisor.start(config)
     except CoterieError as error:
-        raise CommandError(
-            f"node {config.node_id} did not start: {error}", UNUSABLE if isinstance(error, BindFailed) else REFUSED
-        ) from None
+        raise CommandError(f"node {config.node_id} did not start: {error}") from None
     events = node.ask(Subscribe())
     threading.Thread(target=_tell, args=(events, over), name=f"{config.node_id}/cli-events", daemon=True).start()
     LOG.info("node %s runs; SIGTERM or Ctrl+C stops it", config.node_id)

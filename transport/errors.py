@@ -12,6 +12,9 @@ class AddressError(ValueError):
 class BindError(OSError):
     """A local address that cannot be listened on."""
 
+    def __str__(self) -> str:
+        return self.strerror or super().__str__()
+
 
 class DialError(OSError):
     """Nobody answers at an address, or what answers does not speak the protocol."""

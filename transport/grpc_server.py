@@ -148,6 +148,8 @@ class GrpcServer:
 
     def _bind(self, address: Address, setting: str) -> Address:
         target = str(Address(address.host or "0.0.0.0", address.port))
+        if address.port:  # asked first by a socket of our own: gRPC's core says on standard error what it could not bind
+            bind_socket(address, socket.SOCK_STREAM, setting).close()
         try:
             port = self._server.add_insecure_port(target)
         except RuntimeError as error:

@@ -22,7 +22,7 @@ from typing import Any, Final
 import attrs
 
 from coterie.actors.base import LATER, Actor, Crash
-from coterie.actors.errors import CoterieError
+from coterie.actors.errors import BindFailed, CoterieError
 from coterie.actors.future import LightFuture
 from coterie.actors.membership import effects, views
 from coterie.actors.membership.core import MembershipCore
@@ -36,6 +36,7 @@ from coterie.actors.messages import GetMembership, LeaveGossip, MembershipEvent,
 from coterie.proto.gossip_messages import ALIVE, LEFT, SUSPECT, Ack, Message, NodeState, Ping, PushPull, StreamMessage
 from coterie.proto.gossip_security import Security
 from coterie.transport.addresses import format_address
+from coterie.transport.errors import AddressError, BindError
 from coterie.transport.gossip import GossipTransport
 
 MAX_WAITING: Final = 1024
@@ -126,16 +127,19 @@ class MembershipActor(Actor):
         if remembered.problem:
             self._counters["members_file_unreadable"] += 1
             self.log.warning("%s", remembered.problem)
-        self._transport = GossipTransport(
-            self._bind,
-            self._advertise,
-            self._security,
-            self._on_packet,
-            self._on_stream,
-            self._on_push_pull,
-            name=self.node,
-            stream_timeout=self._settings.stream_timeout,
-        )
+        try:
+            self._transport = GossipTransport(
+                self._bind,
+                self._advertise,
+                self._security,
+                self._on_packet,
+                self._on_stream,
+                self._on_push_pull,
+                name=self.node,
+                stream_timeout=self._settings.stream_timeout,
+            )
+        except (BindError, AddressError) as error:
+            raise BindFailed(str(error)) from error
         self._dialler = Dialler(self.node, self._transport, self.ref, self._settings.stream_timeout)
         self._begin(remembered.incarnation + 1, [address for name, address in remembered.members if name != self.node])
 

@@ -184,6 +184,9 @@ class RaftActor(Actor):
             context = message.context
             if context is None:
                 context = self.reply_to
+            if message.term and message.term != self.core.term:
+                self._refuse([context])
+                return LATER
             self._proposals.append((message.data, context, message.want_appended))
             return LATER
         if kind is tuple:
@@ -230,14 +233,18 @@ class RaftActor(Actor):
             first = self.core.propose(
                 [data for data, _, _ in batch], [context for _, context, _ in batch], time.monotonic(), from_unix(time.time_ns())
             )
-        except refusals.Refusal as refusal:
-            self._counts["proposals refused"] += len(batch)
-            leader = refusal.leader if isinstance(refusal, refusals.NotLeading) else None
-            self._fail([context for _, context, _ in batch], NotLeader(leader.id if leader else "", leader.address if leader else ""))
+        except refusals.Refusal:
+            self._refuse([context for _, context, _ in batch])
             return
         for offset, (_, context, want_appended) in enumerate(batch):
             if want_appended:
                 self._want_appended.append((context, first + offset))
+
+    def _refuse(self, contexts: list[Any]) -> None:
+        """Not in the log, and it will not be. While leadership is being handed over, this is still its holder: nobody else can be named."""
+        self._counts["proposals refused"] += len(contexts)
+        leader = self.core.leader if self.core.role is not Role.LEADER else None
+        self._fail(contexts, NotLeader(leader.id if leader else "", leader.address if leader else ""))
 
     def _after(self) -> None:
         """Everything the core wants done, until it wants nothing."""
@@ -368,7 +375,9 @@ class RaftActor(Actor):
 
     def _go_on(self, now: float) -> None:
         for change in list(self._changes):
-            if self.core.role is not Role.LEADER:
+            if self.core.role is not Role.LEADER and change.holds(self.core):
+                self._settle(change, True)  # a leader that leaves loses its leadership with the commit
+            elif self.core.role is not Role.LEADER:
                 leader = self.core.leader
                 self._settle(
                     change,

@@ -84,6 +84,12 @@ class QuorumChange:
         self.stage = _Stage.LEARN
         return None
 
+    def holds(self, core: CoreView) -> bool:
+        """Whether the committed configuration is as this change wants it, whoever brought that about."""
+        configuration = core.configuration
+        wanted = configuration.is_voter(self.id) if self.kind == "join" else configuration.get(self.id) is None
+        return wanted and core.commit >= core.configuration_index
+
     def advance(self, core: CoreView, now: float) -> Outcome:
         """Take whatever step can be taken now."""
         if now >= self.deadline:

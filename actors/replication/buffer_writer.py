@@ -1,7 +1,8 @@
 """The one thread that writes the replication buffer: what was decided, delivered and may be forgotten, a transaction per flush.
 
-An idle node writes at once. Under load transactions are at least `gap` seconds apart, and each takes all that came meanwhile: nobody waits for the
-buffer, since an acknowledgement rests on the Raft log, and what a crash takes from the buffer comes again from there.
+What there is to write gathers for `gap` seconds, and goes into one transaction: nobody waits for the buffer, since an acknowledgement rests on the Raft
+log, and what a crash takes from the buffer comes again from there. The thread really sleeps while it gathers: woken for each message, it would take the
+interpreter from those that a publish waits for.
 
 Batches that are stored already are skipped: a node that followed by stream and then became a Raft server sees the same batches again, from log index
 1 on. Until its state machine has reached, in every topic, what the stream had brought, the applied index and the window of ids are kept back: so what
@@ -53,7 +54,7 @@ class BufferWriter(Actor):
         self._cursors = {t: s.cursor for t, s in state.topics.items()}
         self._behind = {t: s.next_seq for t, s in state.topics.items() if next_seqs.get(t, 1) < s.next_seq}
         self._handler_present = False
-        self._due = 0.0
+        self._gathered = False
         self._batches: list[StoredBatch] = []
         self._moved: dict[str, int] = {}
         self._applied: tuple[int, int] | None = None
@@ -78,12 +79,13 @@ class BufferWriter(Actor):
     def flush(self) -> None:
         if not self._dirty:
             return
-        now = time.monotonic()
-        if now < self._due:
-            self.wake_at(self._due)
+        if not self._gathered:
+            time.sleep(self._gap)
+            self._gathered = True
+            self.wake_at(0.0)  # as soon as what has come meanwhile is taken
             return
+        self._gathered = False
         self._write()
-        self._due = time.monotonic() + self._gap
 
     def on_stop(self) -> None:
         if self._dirty:

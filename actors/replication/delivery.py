@@ -46,6 +46,7 @@ from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
 from coterie.proto.errors import WireError
 from coterie.proto.record_batch import decode_batch
 
+ACK_PAUSE: Final = 0.01  # seconds
 READ_BYTES: Final = 1 << 20
 READ_BATCHES: Final = 256
 STOP_PATIENCE: Final = 2.0  # seconds
@@ -71,6 +72,7 @@ class Delivery(Actor):
         *,
         retry: float = 1.5,
         memory: int = 64 << 20,
+        ack_records: int = 256,
         most_records: int = 1024,
         metrics: ReplicationMetrics | None = None,
         on_crash: Callable[[Crash], None] | None = None,
@@ -90,6 +92,8 @@ class Delivery(Actor):
         self._moved: dict[str, int] = {}
         self._fresh_acks: dict[str, int] = {}
         self._announce = False
+        self._ack_records, self._unsaid = ack_records, 0
+        self._send_at: float | None = None
         self._announce_at: float | None = None
         self._announced_times = 0
         self._counters = {"delivery_errors": 0, "redelivered": 0, "gaps": 0}
@@ -124,8 +128,8 @@ class Delivery(Actor):
             moved, self._moved = self._moved, {}
             self._writer.send(CursorsMoved(moved))
         if self._fresh_acks or self._announce:
-            self._send()
-        times = (*self._retries.values(), self._announce_at, self._patience)
+            self._pace(time.monotonic())
+        times = (*self._retries.values(), self._announce_at, self._patience, self._send_at)
         self.wake_at(min((when for when in times if when is not None), default=None))
 
     def on_wake(self, now: float) -> None:
@@ -142,6 +146,8 @@ class Delivery(Actor):
         if self._announce_at is not None and self._announce_at <= now:
             self._announce_at = None
             self._announce = True
+        if self._send_at is not None and self._send_at <= now:
+            self._send()
 
     def on_stop(self) -> None:
         """Let the handler finish what it has, within `STOP_PATIENCE`: what it did not report would be delivered again."""
@@ -293,10 +299,20 @@ class Delivery(Actor):
     # -- towards the leader ---------------------------------------------------------------------------------------------------
 
     def _acknowledge(self, topic: str, seq: int) -> None:
-        if seq > self._acked.get(topic, 0):
+        before = self._acked.get(topic, 0)
+        if seq > before:
             self._acked[topic] = self._fresh_acks[topic] = seq
+            self._unsaid += seq - before
+
+    def _pace(self, now: float) -> None:
+        """Say it now, or with what else comes within `ACK_PAUSE`: an acknowledgement that no window waits for is not worth a message of its own."""
+        if self._announce or self._unsaid >= self._ack_records:
+            self._send()
+        elif self._send_at is None:
+            self._send_at = now + ACK_PAUSE
 
     def _send(self) -> None:
+        self._unsaid, self._send_at = 0, None
         leader = self._topology.leader_id
         if not leader:
             self._fresh_acks, self._announce = {}, False  # a new leader is told everything anyway

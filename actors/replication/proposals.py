@@ -53,14 +53,14 @@ class Proposals:
         self.under_way: dict[Proposal, None] = {}
         self.in_flight: dict[str, int] = {}
 
-    def propose(self, waiting: Waiting, now: float, wall: float) -> None:
+    def propose(self, waiting: Waiting, now: float, wall: float, term: int) -> None:
         """Make entries of what waits, as far as windows and the entries under way allow."""
         while waiting.active and len(self.under_way) < self._most_entries:
             proposal = self._packed(waiting, now, int(wall * 1000))
             if proposal is None:
                 return
             self.under_way[proposal] = None
-            self._raft.tell(Propose(encode_entry([batch.data for batch in proposal.batches]), proposal, proposal.early))
+            self._raft.tell(Propose(encode_entry([batch.data for batch in proposal.batches]), proposal, proposal.early, term))
 
     def room(self, topic: str) -> int:
         return self._window.room(topic, self.in_flight.get(topic, 0))

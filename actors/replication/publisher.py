@@ -66,6 +66,9 @@ from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
 
 TICK: Final = 0.05  # seconds
+# Raft hands out a window of committed entries before it wants to hear how far we are; it is told well before that, not at each commit.
+TELL_ENTRIES: Final = 1024
+TELL_BYTES: Final = 4 << 20
 MOST_UNSTORED: Final = 256 << 20  # bytes
 FORWARD_PATIENCE: Final = 30.0  # seconds
 LOG_EVERY: Final = 5.0  # seconds between log lines about told publishes that failed
@@ -121,6 +124,7 @@ class Publisher(Actor):
         self._stored = dict(stored)  # (first retained, next) by topic
         self._known = {topic: next_seq for topic, (_, next_seq) in stored.items()}  # next seq by topic, of log and stream
         self._unstored = 0
+        self._untold_entries = self._untold_bytes = 0
         self._apply_held: int | None = None
         self._ticking = False
         self._lagging: set[str] = set()
@@ -166,7 +170,7 @@ class Publisher(Actor):
                 if not self._proposals.under_way:
                     self._forwarding.forward(time.monotonic(), self._wall())
             elif self._forwarding.drained:
-                self._proposals.propose(waiting, time.monotonic(), self._wall())
+                self._proposals.propose(waiting, time.monotonic(), self._wall(), self._topology.term)
         if not self._ticking and (waiting.active or self._proposals.under_way or self._forwarding.busy or self._lagging):
             self._ticking = True
             self.wake_at(time.monotonic() + TICK)
@@ -267,7 +271,9 @@ class Publisher(Actor):
 
     def _committed(self, message: Committed) -> None:
         machine = self._machine
+        self._untold_entries += len(message.entries)
         for entry, context in message.entries:
+            self._untold_bytes += len(entry.data or b"")
             if entry.index <= machine.applied[0]:
                 continue
             own = context if context.__class__ is Proposal else None
@@ -298,15 +304,19 @@ class Publisher(Actor):
             self._lagging.update(outcome.next_seqs)
         if self._unstored > MOST_UNSTORED:
             self._apply_held = index
-        elif index:
-            self._raft.tell(Applied(index))
+        elif self._untold_entries >= TELL_ENTRIES or self._untold_bytes >= TELL_BYTES:
+            self._tell_applied(index)
+
+    def _tell_applied(self, index: int) -> None:
+        self._untold_entries = self._untold_bytes = 0
+        self._raft.tell(Applied(index))
 
     def _was_stored(self, message: Stored) -> None:
         self._stored.update(message.topics)
         self._unstored = max(0, self._unstored - message.size)
         if self._apply_held is not None and self._unstored <= MOST_UNSTORED:
             held, self._apply_held = self._apply_held, None
-            self._raft.tell(Applied(held))
+            self._tell_applied(held)
 
     def _streamed(self, message: StreamedBatches) -> None:
         """From a leader's stream, on a node that is no Raft server: stored and delivered; the state machine waits for the log."""

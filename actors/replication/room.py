@@ -83,6 +83,7 @@ class Replication:
             self._emit,
             retry=self._retry,
             memory=self._memory,
+            ack_records=max(1, (self._limits or Limits()).window // 8),
             **common,
         )
         retained = {topic: (stored.first_seq, stored.next_seq) for topic, stored in state.topics.items() if stored.next_seq}

@@ -51,7 +51,9 @@ def check_same(nodes: Iterable[Node]) -> History:
         for topic, places in history.items():
             for seq, (here, there) in enumerate(zip(places, reference[topic], strict=False), start=1):
                 assert here == there, f"{topic!r} seq {seq} is {here} on {name} and {there} on {first}"
-            assert len(places) == len(reference[topic]), f"{topic!r} has {len(places)} records on {name} and {len(reference[topic])} on {first}"
+            assert len(places) == len(reference[topic]), (
+                f"{topic!r} has {len(places)} records on {name} and {len(reference[topic])} on {first}"
+            )
     return reference
 
 
@@ -59,10 +61,14 @@ def check_delivered_once(node: Node) -> None:
     """Nothing came to this node's handler twice, over all its lives."""
     for topic, deliveries in node.deliveries().items():
         seqs = [delivery.seq for delivery in deliveries]
-        assert len(seqs) == len(set(seqs)), f"{node.name}: {topic!r} came twice: {[s for s, n in collections.Counter(seqs).items() if n > 1][:5]}"
+        assert len(seqs) == len(set(seqs)), (
+            f"{node.name}: {topic!r} came twice: {[s for s, n in collections.Counter(seqs).items() if n > 1][:5]}"
+        )
 
 
-def check_outcomes(history: History, nodes: Iterable[Node], publishers: Iterable[str], ordered: bool = True, early: bool = False) -> dict[str, int]:
+def check_outcomes(
+    history: History, nodes: Iterable[Node], publishers: Iterable[str], ordered: bool = True, early: bool = False
+) -> dict[str, int]:
     """Every acknowledged record stands at its place, what was refused stands nowhere, nothing stands twice, and what one publisher sent to one topic is in
     its order. early: acknowledged by the leader alone, so without a seq, and it may be lost with the leader. -> how many of which outcome."""
     where: dict[tuple[str, str], int] = {}  # (topic, head) -> seq
@@ -80,7 +86,9 @@ def check_outcomes(history: History, nodes: Iterable[Node], publishers: Iterable
                 seq = where.get((topic, f"{publisher}:{number}"), 0)
             found = history[topic][seq - 1] if 0 < seq <= len(history.get(topic, ())) else None
             assert found is not None, f"acknowledged and lost: {publisher}:{number} in {topic!r} at seq {seq}"
-            assert (found.index, found.digest) == (index, digest), f"{publisher}:{number} in {topic!r} was acknowledged as {seq, index, digest} and is {found}"
+            assert (found.index, found.digest) == (index, digest), (
+                f"{publisher}:{number} in {topic!r} was acknowledged as {seq, index, digest} and is {found}"
+            )
         for topic, number in outcome["refused"]:
             assert (topic, f"{publisher}:{number}") not in where, f"refused, and yet carried out: {publisher}:{number} in {topic!r}"
         if ordered:

@@ -107,7 +107,20 @@ def dropped(node: Node) -> int:
     return sum(count for reason, count in node.status(local=True)["dropped"].items() if is_refusal(reason)) + metric_drops(node)
 
 
-REFUSALS = ("drop", "refused", "garbage", "cut off", "overdue", "too slow", "unsupported", "unacceptable", "ignored", "reset", "unknown", "invalid")
+REFUSALS = (
+    "drop",
+    "refused",
+    "garbage",
+    "cut off",
+    "overdue",
+    "too slow",
+    "unsupported",
+    "unacceptable",
+    "ignored",
+    "reset",
+    "unknown",
+    "invalid",
+)
 
 
 def is_refusal(reason: str) -> bool:

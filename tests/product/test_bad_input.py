@@ -172,7 +172,9 @@ def same_quorum(cluster: Siege) -> Iterator[Siege]:
         wait_for(lambda node=node: voters(node) == before, 10, f"{node.name} has the quorum of before: {before}")
 
 
-@pytest.mark.parametrize("address", ["", "nowhere", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:99999", ":9520", "0.0.0.0:9520", "a b:1", "1.2.3.4:-1", "[::1:1"])
+@pytest.mark.parametrize(
+    "address", ["", "nowhere", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:99999", ":9520", "0.0.0.0:9520", "a b:1", "1.2.3.4:-1", "[::1:1"]
+)
 def test_a_join_with_a_bad_address_is_refused(same_quorum: Siege, address: str) -> None:
     assert refused_join(same_quorum.leader, "n9", address).startswith("InvalidRequest: raftAddr")
 

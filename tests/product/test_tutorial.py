@@ -170,7 +170,11 @@ def test_status_is_a_table_on_a_terminal(tutorial: Tutorial) -> None:
 def test_leave_and_join_over_a_follower_find_the_leader(tutorial: Tutorial) -> None:
     ran = clusterctl("leave", "--id", "n3", "--addr", MGMT["n2"])
     assert (ran.returncode, json.loads(ran.stdout), ran.stderr) == (0, {"accepted": True}, "")
-    wait_for(lambda: {m["ID"]: m["Suffrage"] for m in tutorial.status()["Members"]} == {"n1": "voter", "n2": "voter", "n3": "none"}, 10, "n3 left")
+    wait_for(
+        lambda: {m["ID"]: m["Suffrage"] for m in tutorial.status()["Members"]} == {"n1": "voter", "n2": "voter", "n3": "none"},
+        10,
+        "n3 left",
+    )
     ran = clusterctl("leave", "--id", "n3", "--addr", MGMT["n1"])
     assert ran.returncode == 1
     assert json.loads(ran.stdout)["accepted"] is False

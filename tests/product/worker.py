@@ -113,9 +113,7 @@ class Worker:
     def do_status(self, local: bool = False, timeout: float = 5) -> Any:
         return self.cluster.ask(Status(local, timeout))
 
-    def do_publish(
-        self, topic: str, data: str, acks: Any = "quorum", message_id: str | None = None, timeout: float | None = None
-    ) -> Any:
+    def do_publish(self, topic: str, data: str, acks: Any = "quorum", message_id: str | None = None, timeout: float | None = None) -> Any:
         return self.cluster.ask(Publish(topic, data.encode(), acks, message_id, timeout=timeout))
 
     def do_write(self, op: str, data: str, timeout: float | None = None) -> Any:

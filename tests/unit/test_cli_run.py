@@ -169,7 +169,7 @@ def test_a_signal_stops_the_node_and_all_is_well(node: FakeNode, capsys: pytest.
 
 @pytest.mark.parametrize(
     ("refusal", "code"),
-    [(BindFailed("raft_addr ':9520' cannot be bound: in use"), 2), (StorageError("the data directory is another node's"), 1)],
+    [(BindFailed("raft_addr ':9520' cannot be bound: in use"), 2), (StorageError("the data directory is another node's"), 2)],
 )
 def test_a_node_that_does_not_start_is_one_line_and_a_code(
     node: FakeNode, capsys: pytest.CaptureFixture[str], refusal: Exception, code: int

@@ -1,0 +1,129 @@
+"""The benchmarks run, and their summary says what the figures say. (What the figures are worth is not a test's business.)"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import __main__ as bench
+from benchmarks import common
+from benchmarks.summary import summarize
+
+ROOT = Path(__file__).parents[2]
+
+
+def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("benchmarks.ceiling",),
+        ("benchmarks.ceiling", "--packed"),
+        ("benchmarks.raft_alone",),
+        ("benchmarks.publish",),
+        ("benchmarks.publish", "--from-follower", "--acks", "leader"),
+        ("benchmarks.pysyncobj_peer",),
+    ],
+    ids=" ".join,
+)
+def test_a_system_measures_the_levels_that_it_is_asked_for(command: tuple[str, ...]) -> None:
+    done = benchmark(*command, "--scale", "0.001", "--levels", "1,16")
+    assert done.returncode == 0, done.stderr
+    levels = json.loads(done.stdout.splitlines()[-1])
+    assert list(levels) == ["1", "16"]
+    for figures in levels.values():
+        assert figures["rate"] > 0
+        assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_idle_nodes_are_weighed() -> None:
+    done = benchmark("benchmarks.idle", "--scale", "0.01")
+    assert done.returncode == 0, done.stderr
+    nodes = json.loads(done.stdout.splitlines()[-1])
+    assert list(nodes) == ["n1", "n2", "n3"]
+    assert all(node["cpu_percent"] >= 0 and node["rss_mb"] > 1 for node in nodes.values())
+
+
+def test_the_profile_names_the_threads_and_their_functions() -> None:
+    done = benchmark("benchmarks.profile", "raft", "--scale", "0.01", "--levels", "1024", "--how", "wall")
+    assert done.returncode == 0, done.stderr
+    assert "== leader n1" in done.stderr
+    assert "== follower n3" in done.stderr
+    assert "-- n1/raft\n" in done.stderr
+
+
+def test_the_command_writes_json_with_machine_figures_and_targets(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    done = benchmark("benchmarks", "--rounds", "1", "--scale", "0.001", "--only", "bare,raft", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "Raft alone" in done.stdout
+    result = json.loads(file.read_text())
+    assert result["machine"]["processors"] == os.cpu_count()
+    assert result["ratios"]["raft"].keys() == {"1", "16", "256", "1024"}
+    assert [row["what"] for row in result["targets"]] == ["Raft alone / bare, rate, 1024 in flight"]
+
+
+def test_a_system_that_fails_is_an_error_with_what_it_said() -> None:
+    figures = bench.run(bench.System("broken", ("benchmarks.no_such_module",)), scale=0.001)
+    assert "No module named benchmarks.no_such_module" in figures["error"]
+
+
+def test_an_unknown_system_is_refused_with_the_names_of_the_known(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.parse(["--only", "bare,rift"])
+    assert "['rift']: give some of bare,packed,raft" in capsys.readouterr().err
+
+
+def one(rate: float, p50: float) -> dict[str, Any]:
+    return {level: {"rate": rate, "p50_ms": p50, "p99_ms": p50} for level in ("1", "1024")}
+
+
+def test_ratios_are_made_within_a_round_and_a_failed_run_takes_no_part() -> None:
+    fast, slow = {"bare": one(100.0, 1.0), "raft": one(60.0, 1.5)}, {"bare": one(10.0, 10.0), "raft": one(7.0, 15.0)}
+    failed = {"bare": one(1000.0, 1.0), "raft": {"error": "it fell over"}}
+    summary = summarize({"rounds": [fast, slow, failed], "idle": {}})
+    assert summary["ratios"]["raft"]["1024"] == pytest.approx(0.65)
+    assert summary["medians"]["bare"]["1024"]["rate"] == 100.0
+    assert summary["errors"] == {"raft, round 3": "it fell over"}
+    assert summary["targets"] == [
+        {"what": "Raft alone / bare, rate, 1024 in flight", "value": pytest.approx(0.65), "bound": 0.5, "at_least": True, "ok": True}
+    ]
+
+
+def test_a_missed_target_is_said() -> None:
+    nodes = {"n1": {"cpu_percent": 1.0, "rss_mb": 60.0}, "n2": {"cpu_percent": 2.5, "rss_mb": 70.0}}
+    rows = summarize({"rounds": [], "idle": nodes})["targets"]
+    assert [(row["what"], row["value"], row["ok"]) for row in rows] == [
+        ("idle node, % of a core", 2.5, False),
+        ("idle node, MB resident", 70.0, True),
+    ]
+
+
+def test_the_driver_keeps_as_many_requests_open_as_it_is_told() -> None:
+    most = 0
+    open_now: list[object] = []
+
+    class Request:
+        def get(self, timeout: float) -> None:
+            open_now.remove(self)
+
+    def send() -> Request:
+        nonlocal most
+        request = Request()
+        open_now.append(request)
+        most = max(most, len(open_now))
+        return request
+
+    figures = common.drive(send, in_flight=7, count=50)
+    assert most == 7
+    assert not open_now
+    assert figures["rate"] > 0
