@@ -134,6 +134,7 @@ class Rooms:
         settings = ManagementSettings(config.mgmt_addr, config.mgmt_proto, config.http_addr, config.grpc_addr)
         ports = self.wires.ports(lambda: self._replication if hasattr(self, "publisher") else None)
         server = self._start(ManagementServer, settings, service, ports, pool, node=config.node_id, on_crash=self._on_crash)
+        self._management: Any = server._actor_weakref()
         where: ManagementAddresses = server.ask(Open())
         self.addresses |= {"http": where.http, "grpc": where.grpc, "mgmt": where.mgmt}
 
@@ -227,6 +228,11 @@ class Rooms:
 
     def handler_changed(self, handler: Any) -> None:
         self.publisher.send(SetHandler(handler))
+
+    def management_counters(self) -> dict[str, int]:
+        """What the HTTP and the gRPC server have refused."""
+        counters: dict[str, int] = self._management.counters()
+        return counters
 
     def show_inboxes(self) -> None:
         """How many messages wait for each actor, as seen in passing."""

@@ -20,8 +20,10 @@ def combine(
     replication: ReplicationView,
     mgmt_addr: Mapping[str, str],
     notes: tuple[str, ...] = (),
+    management: Mapping[str, int] | None = None,
 ) -> ClusterStatus:
-    """mgmt_addr: management address of each live member; notes: warnings of the node itself (a failed actor, a failing disk)."""
+    """mgmt_addr: management address of each live member; notes: warnings of the node itself (a failed actor, a failing disk); management: what its
+    servers have refused."""
     known = {member.id: member for member in membership.members}
     servers = {server.id: server for server in raft.servers}
     rows = tuple(
@@ -46,7 +48,7 @@ def combine(
         applied_index=replication.applied_index,
         last_index=raft.last_index,
         topics=replication.topics,
-        dropped=_dropped(raft, membership, replication),
+        dropped=_dropped(raft=raft.counters, gossip=membership.counters, replication=replication.counters, management=management or {}),
     )
 
 
@@ -100,10 +102,10 @@ def _warnings(raft: RaftView, voters: list[PeerView], living: list[str], needed:
     return said
 
 
-def _dropped(raft: RaftView, membership: MembershipView, replication: ReplicationView) -> dict[str, int]:
+def _dropped(**rooms: Mapping[str, int]) -> dict[str, int]:
     """Every counter of the rooms that is not zero, under its room's name."""
     counts: dict[str, int] = {}
-    for room, counters in (("raft", raft.counters), ("gossip", membership.counters), ("replication", replication.counters)):
+    for room, counters in rooms.items():
         for reason, count in counters.items():
             if count:
                 counts[f"{room}: {reason.removeprefix(room + ' ')}"] = count

@@ -4,9 +4,9 @@ It is the only one who knows all rooms (`assembly.Rooms` makes them). What it do
 `Topology` from them that the other rooms are told, routes writes and reads to the leader, and puts the status together. A `Publish` never comes here: the
 reference that the user holds puts it straight into the publisher's inbox, since a second hop for each record would be the dearest thing in the house.
 
-Crashes: an actor that only serves (events, management, a subscriber) has started afresh in place by the time it is reported, and a warning stays in the status. One
-whose state is the node's word (Raft, the publisher, delivery, the buffer, membership) is fatal when it cannot go on, and so is any `StorageError`: the node fails closed. It
-stops voting and serving, answers every request with the reason, and says so in its status and to whoever waits in `failed`.
+Crashes: an actor that only serves (events, management, a subscriber) has started afresh in place by the time it is reported, and a warning stays in the
+status. One whose state is the node's word (Raft, the publisher, delivery, the buffer, membership) is fatal when it cannot go on, and so is any
+`StorageError`: the node fails closed. It stops voting and serving, answers every request with the reason, and says so in its status.
 """
 
 from __future__ import annotations
@@ -222,6 +222,7 @@ class ClusterSupervisor(Actor):
         """Counters that rooms keep go to the metrics now and then, so that a scrape never has to ask an actor."""
         rooms = self._need()
         rooms.show_inboxes()
+        rooms.metrics.room_counters("management", rooms.management_counters())
         for room, ref, question in (
             ("raft", rooms.raft, GetRaftView()),
             ("gossip", rooms.membership, GetMembership()),
@@ -421,7 +422,13 @@ class ClusterSupervisor(Actor):
             if not self._topology.in_quorum:  # such a member knows its leader from gossip
                 raft = attrs.evolve(raft, term=self._topology.term, leader_id=self._topology.leader_id)
             status = combine(
-                self.config.node_id, raft, membership or self._membership, replication or ReplicationView(), self._topology.mgmt_addr, notes
+                self.config.node_id,
+                raft,
+                membership or self._membership,
+                replication or ReplicationView(),
+                self._topology.mgmt_addr,
+                notes,
+                rooms.management_counters(),
             )
             give(status)
 

@@ -92,6 +92,16 @@ class ManagementServer(Actor):
         self.log.warning("unexpected message: %r", message)
         return None
 
+    def counters(self) -> dict[str, int]:
+        """What both servers have refused so far, by reason. From any thread."""
+        servers = {"http": self._http, "grpc": self._grpc}
+        return {
+            f"{name}: {reason}": count
+            for name, server in servers.items()
+            if server is not None
+            for reason, count in server.counters.snapshot().items()
+        }
+
     def on_wake(self, now: float) -> None:
         if self._pool is not None:
             self._pool.evict_idle()

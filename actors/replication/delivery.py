@@ -84,6 +84,7 @@ class Delivery(Actor):
         self._topics = {t: TopicQueue(t, max(1, s.cursor), s.next_seq - 1) for t, s in state.topics.items() if s.next_seq}
         self._acked = {t: q.last for t, q in self._topics.items() if q.last}  # no handler yet: what is stored is acknowledged
         self._handler: Any = None
+        self._lost_handler = False  # it died; a node that never had one only stores, and nothing is wrong with that
         self._patience: float | None = None  # until when a replaced handler may finish
         self._topology = Topology()
         self._held = 0
@@ -179,7 +180,7 @@ class Delivery(Actor):
                     self._acknowledge(batch.topic, batch.last_seq)
 
     def _set_handler(self, ref: Any) -> None:
-        self._handler = ref
+        self._handler, self._lost_handler = ref, False
         self._writer.send(HandlerPresent(ref is not None))
         for topic in self._topics.values():
             if ref is None:
@@ -260,6 +261,7 @@ class Delivery(Actor):
         if self._handler is not None and self._handler.actor_stopped.is_set():
             self.log.warning("the handler actor is dead; records wait for a new one")
             self._set_handler(None)
+            self._lost_handler = True
 
     # -- memory and disk ------------------------------------------------------------------------------------------------------
 
@@ -337,8 +339,8 @@ class Delivery(Actor):
             for t in self._topics.values()
             if t.error is not None
         ]
-        if self._handler is None and any(t.cursor <= t.last for t in self._topics.values()):
-            warnings.append("no handler is registered: records are kept and wait")
+        if self._lost_handler and any(t.cursor <= t.last for t in self._topics.values()):
+            warnings.append("the handler actor is dead: records are kept and wait for a new one to be registered")
         return DeliveryView({t.topic: t.cursor - 1 for t in self._topics.values()}, dict(self._counters), tuple(warnings))
 
 

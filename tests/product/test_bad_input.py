@@ -133,7 +133,7 @@ def test_any_characters_make_a_topic_and_topics_are_told_apart_exactly(cluster: 
             assert (status, answer) == (200, {}), topic
     for topic in topics:
         assert cluster.leader.ask("publish", topic=topic, data="d")["seq"] == 3, topic
-    for node in cluster.cluster.nodes:
+    for node in cluster.nodes:
         wait_for(
             lambda node=node: [len(node.deliveries().get(topic, [])) for topic in topics] == [3] * len(topics), 10, f"{node.name} has all"
         )
@@ -168,7 +168,7 @@ def voters(node: Node) -> dict[str, tuple[str, str]]:
 def same_quorum(cluster: Siege) -> Iterator[Siege]:
     before = voters(cluster.leader)
     yield cluster
-    for node in cluster.cluster.nodes:
+    for node in cluster.nodes:
         wait_for(lambda node=node: voters(node) == before, 10, f"{node.name} has the quorum of before: {before}")
 
 

@@ -130,7 +130,7 @@ def test_raft_hears_how_far_the_state_machine_is_well_before_its_window_ends():
     ids=["roster", "unknown", "cut", "newer", "none", "empty"],
 )
 def test_an_entry_of_another_kind_is_skipped_and_counted(data):
-    with cluster("n1") as (n1, raft):
+    with cluster("n1") as (n1, _):
         batch = encode_entry([encode_batch("t", 0, [b"x"]).data])
         n1.publisher.tell(
             Committed([(Entry(1, 1, NOOP, None), None), (Entry(2, 1, COMMAND, data), None), (Entry(3, 1, COMMAND, batch), None)])
