@@ -19,7 +19,6 @@ What differs from `pykka.ThreadingActor`, and why:
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import threading
@@ -32,6 +31,7 @@ from pykka import messages as pykka_messages
 
 from coterie.actors.errors import CoterieError, StorageError
 from coterie.actors.future import LightFuture
+from coterie.transport.logs import Log
 
 LATER: Final = object()
 MAX_RESTARTS: Final = 5
@@ -99,7 +99,7 @@ class Actor(pykka.ThreadingActor):
         super().__init__()
         self._actor_ref = Ref(self)
         self.node = node
-        self.log = logging.getLogger(f"coterie.{node}.{self.concern}" if node else f"coterie.{self.concern}")
+        self.log = Log(f"coterie.{node}.{self.concern}" if node else f"coterie.{self.concern}")
         self.reply_to: LightFuture | None = None
         self.crashes = 0
         self.handled = 0

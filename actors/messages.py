@@ -343,6 +343,12 @@ class RaftView:
 
 
 @attrs.define(frozen=True)
+class ConfirmLeadership:
+    """Ask the Raft actor. -> True once a quorum has confirmed that this node still leads, after this was asked; NotLeader when it does not. So a leader that
+    was deposed without knowing it (it stood still, or is cut off) answers nothing from its old state."""
+
+
+@attrs.define(frozen=True)
 class GetRaftView:
     pass
 

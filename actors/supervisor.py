@@ -27,6 +27,7 @@ from coterie.actors.future import LightFuture, gather
 from coterie.actors.messages import (
     ChangeQuorum,
     ClusterStatus,
+    ConfirmLeadership,
     ElectionEnd,
     ElectionStart,
     Emit,
@@ -61,6 +62,7 @@ from coterie.actors.messages import (
 from coterie.actors.raft.ready import ElectionEnded, ElectionStarted
 from coterie.actors.routing import Request, Router
 from coterie.actors.status import combine
+from coterie.transport import logs
 
 REFRESH = 5.0  # seconds between looks at what the rooms count
 GRACE = 1.0  # seconds a blocking ask waits beyond the request's own deadline, so that the typed answer comes first
@@ -326,7 +328,18 @@ class ClusterSupervisor(Actor):
             raise InvalidRequest(
                 f"op={call.op!r}: no handler is registered on the leader {self.config.node_id!r}; register one, or ask a cluster whose service has one"
             )
-        answer: LightFuture = self._handler.ask(call, block=False)
+        answer, handler = LightFuture(), self._handler
+        confirmed = self._need().raft.ask(ConfirmLeadership(), block=False)
+
+        def confirmed_or_not() -> None:
+            """In the Raft actor's thread: to the handler, or back to be routed anew."""
+            if confirmed.error is not None:
+                answer.fail(confirmed.error if isinstance(confirmed.error, CoterieError) else NotLeader())
+                return
+            handled: LightFuture = handler.ask(call, block=False)
+            handled.on_done(lambda: answer.fail(handled.error) if handled.error is not None else answer.set(handled.get()))
+
+        confirmed.on_done(confirmed_or_not)
         return answer
 
     def _route(
@@ -417,7 +430,7 @@ class ClusterSupervisor(Actor):
 
         def all_there() -> None:
             raft, membership, replication = (ask.get(timeout=0) if ask.error is None else None for ask in asks)
-            notes = (*self._notes.values(), *([note] if note else []))
+            notes = (*self._notes.values(), *([note] if note else []), *_sink_warning())
             raft = raft or RaftView(term=self._raft.term, servers=self._raft.servers)
             if not self._topology.in_quorum:  # such a member knows its leader from gossip
                 raft = attrs.evolve(raft, term=self._topology.term, leader_id=self._topology.leader_id)
@@ -470,6 +483,11 @@ class ClusterSupervisor(Actor):
         if isinstance(inner, Read):
             return self._read(inner, forwarded=True)
         return self.on_receive(inner)
+
+
+def _sink_warning() -> list[str]:
+    lost = logs.backlog.dropped
+    return [f"{lost} log records were dropped: a log sink of this process blocks, or is slower than what is logged"] if lost else []
 
 
 _HANDLERS: dict[type, Callable[[ClusterSupervisor, Any], Any]] = {

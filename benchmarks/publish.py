@@ -60,10 +60,10 @@ def main() -> None:
             for child in children:
                 child.end()
     finally:
-        for child in children:
-            child.kill()
         if leader is not None:
             leader.cluster.stop()
+        for child in children:
+            child.kill()
         shutil.rmtree(directory, ignore_errors=True)
 
 

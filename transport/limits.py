@@ -6,16 +6,17 @@ back: whoever sends garbage in a loop must not be able to fill a disk with our w
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from coterie.transport.logs import Log
+
 __all__ = ["Complaints", "Counters"]
 
-LOG = logging.getLogger("coterie.transport")
+LOG = Log("coterie.transport")
 
 COMPLAIN_EVERY: Final = 10.0
 

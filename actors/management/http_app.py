@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -27,10 +26,11 @@ from coterie.actors.management.failures import HTTP_STATUS, as_ours, kind_of
 from coterie.actors.management.requests import OPERATIONS, Operation, parse_object
 from coterie.actors.management.service import ClusterService, status_json, unready
 from coterie.transport.http_server import BodyTooLarge, BodyTooSlow, read_body
+from coterie.transport.logs import Log
 
 __all__ = ["answer", "http_app"]
 
-LOG: Final = logging.getLogger("coterie.management")
+LOG: Final = Log("coterie.management")
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 READY_TIMEOUT: Final = 2.0
 HEADROOM: Final = 64 << 10  # bytes of a request beside its payload

@@ -6,15 +6,16 @@ has no bound.
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
+from coterie.transport.logs import Log
+
 JOIN_SECONDS: Final = 1.0
-LOG: Final = logging.getLogger("coterie.membership")
+LOG: Final = Log("coterie.membership")
 
 
 class Workers:

@@ -24,6 +24,7 @@ from coterie.actors.messages import (
     Applied,
     ChangeQuorum,
     Committed,
+    ConfirmLeadership,
     GetRaftView,
     PeerView,
     ProposalsFailed,
@@ -99,6 +100,7 @@ class RaftActor(Actor):
         self._want_appended: list[tuple[Any, int]] = []
         self._changes: list[QuorumChange] = []
         self._transfers: list[tuple[LightFuture, int]] = []
+        self._confirming: list[tuple[float, LightFuture]] = []  # (since when, who asked)
         self._counts: dict[str, int] = {"elections": 0, "leaderships": 0, "proposals refused": 0}
         self._told_serving = False
         self._serving = False
@@ -164,7 +166,9 @@ class RaftActor(Actor):
             change.reply.fail(error)
         for future, _ in self._transfers:
             future.fail(error)
-        self._changes, self._transfers = [], []
+        for _, reply in self._confirming:
+            reply.fail(NotLeader())
+        self._changes, self._transfers, self._confirming = [], [], []
 
     def _release(self) -> None:
         if self._server is not None:
@@ -193,6 +197,10 @@ class RaftActor(Actor):
             return self._from_transport(message)
         if kind is Applied:
             return self.core.applied_to(message.index)
+        if kind is ConfirmLeadership:
+            if self.reply_to is not None:
+                self._confirming.append((time.monotonic(), self.reply_to))
+            return LATER
         if kind is GetRaftView:
             return self.view()
         if kind is ChangeQuorum:
@@ -248,6 +256,8 @@ class RaftActor(Actor):
 
     def _after(self) -> None:
         """Everything the core wants done, until it wants nothing."""
+        if self._confirming:
+            self._confirm()
         while (ready := self.core.ready()) is not None:
             self._work(ready)
         deadline = self.core.deadline()
@@ -260,6 +270,19 @@ class RaftActor(Actor):
         if self.core.serving is not self._told_serving:
             self._tell([])  # it begins to serve with a commit, which is no event of the core
         self.wake_at(deadline)
+
+    def _confirm(self) -> None:
+        now, asked = time.monotonic(), self._confirming
+        self._confirming = []
+        for since, reply in asked:
+            try:
+                if self.core.confirm(since, now):
+                    reply.set(True)
+                else:
+                    self._confirming.append((since, reply))
+            except refusals.NotLeading as refusal:
+                leader = refusal.leader
+                reply.fail(NotLeader(leader.id if leader else "", leader.address if leader else ""))
 
     def _work(self, ready: Ready) -> None:
         links = self._links

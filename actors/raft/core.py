@@ -235,6 +235,18 @@ class RaftCore:
         node.transfer = Transfer(best.peer, now + node.settings.election_timeout)
         replication.try_transfer(node, node.transfer)
 
+    def confirm(self, since: float, now: float) -> bool:
+        """Has a quorum followed this leadership at a moment not before `since`? Asks it, if not: call again with whatever comes in (ReadIndex, Raft
+        thesis 6.4, by the times at which answered requests had been sent). Raises NotLeading."""
+        node = self._node
+        node.now = max(node.now, now)
+        if not self.serving:
+            raise NotLeading(node.leader)
+        if replication.quorum_contact(node) >= since:
+            return True
+        replication.speak_since(node, since)
+        return False
+
     def tick(self, now: float) -> None:
         """Time passed. Needed at `deadline()`; harmless at any other time."""
         node = self._node

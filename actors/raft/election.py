@@ -190,9 +190,10 @@ def _leads(node: Node, candidate: Server) -> bool:
     return node.leader is not None and node.leader.id == candidate.id and candidate.id != node.me.id
 
 
-def on_timeout_now(node: Node, _: TimeoutNowRequest) -> TimeoutNowResponse:
-    """The leader hands over (Raft thesis, 3.10): campaign at once, without a pre-vote."""
-    if node.is_voter and node.role is not Role.LEADER and not node.disk_is_stuck():
+def on_timeout_now(node: Node, request: TimeoutNowRequest) -> TimeoutNowResponse:
+    """The leader hands over (Raft thesis, 3.10): campaign at once, without a pre-vote. Nobody else can hand over while it lives."""
+    hands_over = _leads(node, node.server_of(request.header)) or not node.leader_is_alive()
+    if hands_over and node.is_voter and node.role is not Role.LEADER and not node.disk_is_stuck():
         campaign(node, transfer=True)
     else:
         node.counters["timeout_now_ignored"] += 1

@@ -23,6 +23,7 @@ from coterie.proto.raft_messages import (
     AppendResponse,
     Configuration,
     Entry,
+    Header,
     RpcError,
 )
 
@@ -44,6 +45,9 @@ def on_append_request(node: Node, request: AppendRequest) -> AppendResponse | Rp
     if request.term == node.term and node.role is Role.LEADER:
         node.counters["second_leader_of_term"] += 1
         return RpcError(f"term {node.term} is led by {node.me.id}, which is this server")
+    if _is_strange(node, request.header):
+        node.counters["append_requests_of_strangers"] += 1
+        return RpcError(f"{request.header.id!r} is no server of the configuration here, and the leader of term {node.term} is alive")
     _follow(node, request)
     refusal = _mismatch(node, request)
     if refusal is not None:
@@ -54,6 +58,17 @@ def on_append_request(node: Node, request: AppendRequest) -> AppendResponse | Rp
         node.counters["unacceptable_append_requests"] += 1
         return RpcError(str(problem), AppendResponse(node.header, node.term, node.log.last_index, success=False))
     return AppendResponse(node.header, node.term, node.log.last_index, success=True)
+
+
+def _is_strange(node: Node, sender: Header) -> bool:
+    """Is a server that no configuration here lists telling us to follow it, while we have a leader that lives?
+
+    It may be a true leader whose configuration we lack: then our own leader falls silent, and we follow it a heartbeat time-out later. But it may
+    also be a removed server, one of another cluster, or a forger, none of whom may depose a leader (hashicorp/raft believes them all).
+    """
+    if not node.configuration.servers or node.configuration.get(sender.id) is not None or not node.leader_is_alive():
+        return False
+    return node.leader is None or node.leader.id != sender.id
 
 
 def _follow(node: Node, request: AppendRequest) -> None:

@@ -76,6 +76,7 @@ class Node:
         self.leader: Server | None = None
         self.leader_term = 0
         self.commit = 0
+        self.committed_at = now  # when the commit index last moved
         self.last_contact = now  # of a leader, or of a vote given
         self.leader_seen = now  # when a leader last spoke, or this server led
         self.leader_disconnected_at: float | None = None
@@ -191,7 +192,7 @@ class Node:
         del self.contexts[keep:]
 
     def set_commit(self, index: int) -> None:
-        self.commit = index
+        self.commit, self.committed_at = index, self.now
         self.configurations.committed(index)
 
     def configuration_changed(self) -> None:

@@ -111,7 +111,7 @@ def _fill_window(node: Node, progress: Progress, shared: Shared) -> None:
             _need_snapshot(node, progress)
             return
         _send_entries(node, progress, *_batch(node, progress.next, shared))
-    if not progress.inflight and progress.commit_sent < min(node.commit, progress.next - 1):
+    if _owes_commit(node, progress) and node.now >= speak_at(node, progress):
         _send_empty(node, progress)
 
 
@@ -177,9 +177,24 @@ def speak(node: Node) -> None:
             progress.last_sent = node.now
 
 
+def speak_since(node: Node, since: float) -> None:
+    """A heartbeat to whoever has been sent nothing since then."""
+    for progress in node.progress.values():
+        if progress.connected and progress.last_sent < since:
+            _send_empty(node, progress)
+
+
 def speak_at(node: Node, progress: Progress) -> float:
-    behind = progress.state is ProgressState.REPLICATE and progress.commit_sent < min(node.commit, progress.next - 1)
-    return progress.last_sent + (node.settings.commit_timeout if behind else node.settings.heartbeat_interval)
+    """When the follower must hear from us: a newer commit index waits `commit_pause` for entries to ride on, a busy window for `commit_timeout`."""
+    if not _owes_commit(node, progress):
+        return progress.last_sent + node.settings.heartbeat_interval
+    if progress.inflight:
+        return progress.last_sent + node.settings.commit_timeout
+    return node.committed_at + node.settings.commit_pause
+
+
+def _owes_commit(node: Node, progress: Progress) -> bool:
+    return progress.state is ProgressState.REPLICATE and progress.commit_sent < min(node.commit, progress.next - 1)
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------------------------

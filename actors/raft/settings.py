@@ -28,6 +28,7 @@ class Settings:
     election_timeout: how long a candidate waits, again in [t, 2t); also the deadline of a leadership transfer.
     lease_timeout: a leader without an answer of a quorum for this long steps down. Not above heartbeat_timeout.
     commit_timeout: the longest a follower waits for a newer commit index while its window is busy.
+    commit_pause: how long a newer commit index waits for entries to ride on, so that a stream of single proposals needs one request each and not two.
     disconnect_grace: after the connection to the leader broke, silence of [t, 2t) is enough to ask for pre-votes.
     store_timeout: a leader whose disk has not answered for this long steps down.
     """
@@ -36,6 +37,7 @@ class Settings:
     election_timeout: float = _seconds(1.0)
     lease_timeout: float = _seconds(0.5)
     commit_timeout: float = _seconds(0.05)
+    commit_pause: float = _seconds(0.001)
     disconnect_grace: float = _seconds(0.15)
     store_timeout: float = _seconds(1.5)
 

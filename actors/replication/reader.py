@@ -6,7 +6,6 @@ alone), so skipping it keeps them equal.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from coterie.actors.replication.buffer import StoredBatch
@@ -14,12 +13,13 @@ from coterie.actors.replication.messages import NewBatch
 from coterie.proto.errors import WireError
 from coterie.proto.raft_messages import COMMAND, Entry
 from coterie.proto.record_batch import Batch, decode_batch, decode_entry, kind_of
+from coterie.transport.logs import Log
 
 
 class Reader:
     """count(reason, n): what was skipped."""
 
-    def __init__(self, count: Callable[[str, int], None], log: logging.Logger) -> None:
+    def __init__(self, count: Callable[[str, int], None], log: Log) -> None:
         self._count, self._log = count, log
 
     def entry(self, entry: Entry) -> list[Batch]:

@@ -126,7 +126,7 @@ def test_a_record_at_the_limit_goes_through(cluster: Siege) -> None:
 
 
 def test_any_characters_make_a_topic_and_topics_are_told_apart_exactly(cluster: Siege) -> None:
-    topics = ["a/b", "a_b", "a.b", "../../etc", "тема 🦉", " ", "A/B", "a\x00b", "n\nl", 'q"', "ё", "ё", "x" * 255]
+    topics = ["a/b", "a_b", "a.b", "../../etc", "тема 🦉", " ", "A/B", "a\x00b", "n\nl", 'q"', "\u0451", "\u0435\u0308", "x" * 255]  # two spellings of one letter
     for node in (cluster.leader, cluster.follower):
         for topic in topics:
             status, answer = post(node, "/appsync", {"topic": topic, "data": b64(b"d")})
@@ -223,7 +223,7 @@ def test_a_leave_of_nobody_is_refused(same_quorum: Siege) -> None:
         same_quorum.leader.ask("leave", id="n9")
     assert (refused.value.name, "n9" in refused.value.text) == ("UnknownMember", True)
     status, answer = post(same_quorum.leader, "/leave", {"id": "n9"})
-    assert (status, answer["accepted"], "n9" in answer["error"]) == (404, False, True)
+    assert (status, answer["accepted"], "n9" in answer["error"]) == (400, False, True)
 
 
 def test_a_follower_names_the_leader(same_quorum: Siege) -> None:

@@ -46,7 +46,7 @@ def test_leaving_shrinks_the_quorum_and_a_dead_one_of_two_stops_it(tmp_path):
         gone.kill()
         other.ask("publish", topic="t", data="two of two")
         other.kill()
-        with pytest.raises(CommandFailed, match="Indeterminate|NoQuorum"):
+        with pytest.raises(CommandFailed, match=r"Indeterminate|NoQuorum"):
             leader.ask("publish", topic="t", data="one of two", timeout=2)
         took = wait_for(lambda: not leader.get("/status")["Healthy"], 10, "unhealthy")
         wait_for(lambda: any("no quorum: 1 of 2" in w for w in leader.get("/status")["Warnings"]), 15, "the warning names the lost quorum")
@@ -77,7 +77,7 @@ def test_the_leader_itself_leaves(tmp_path):
 
 
 def test_the_last_voter_cannot_leave(tmp_path):
-    with process_cluster(tmp_path, count=1) as cluster, pytest.raises(CommandFailed, match="NoQuorum.*only voter"):
+    with process_cluster(tmp_path, count=1) as cluster, pytest.raises(CommandFailed, match=r"NoQuorum.*only voter"):
         cluster.nodes[0].ask("leave", id="n1")
 
 

@@ -99,6 +99,7 @@ class RaftWorld:
             election_timeout=1.0 * pace,
             lease_timeout=0.5 * pace,
             disconnect_grace=0.15 * pace,
+            commit_pause=kernel.random.choice((1e-6, 0.001, 0.02)),
             cache_bytes=kernel.random.choice((2000, 32 << 20)),
             max_append_bytes=kernel.random.choice((300, 1 << 20)),
             max_inflight=kernel.random.choice((1, 4, 64)),
@@ -110,6 +111,7 @@ class RaftWorld:
         self.application = application(self)
         self.healing = False
         self.regicide = kernel.chance(0.4)  # new leaders die young: figure 8 of the Raft paper is such a story
+        self.turnover = kernel.chance(0.35)  # servers are often exchanged for empty ones: late answers meet new memberships of old names
         self.replacing: str | None = None
         for node in self.nodes.values():
             node.start()
@@ -124,7 +126,7 @@ class RaftWorld:
         kernel = self.kernel
         faults = self.network.faults
         if kernel.chance(0.5):
-            faults.reset, faults.spike, faults.duplicate = kernel.between(0, 0.01), kernel.between(0, 0.03), kernel.between(0, 0.03)
+            faults.reset, faults.spike, faults.duplicate = kernel.between(0, 0.03), kernel.between(0, 0.03), kernel.between(0, 0.03)
         self.network.call_timeout = kernel.between(1.0, 4.0)
         kernel.after(CLIENT_TICK, self._client)
         kernel.after(kernel.between(0.0, 1.0), self._fault)
@@ -154,7 +156,7 @@ class RaftWorld:
             return
         kernel = self.kernel
         actions = (self._crash, self._crash, self._partition, self._partition, self._unblock, self._pause, self._break, self._slow_disk)
-        kernel.random.choice((*actions, self._change, self._change, self._change, self._transfer))()
+        kernel.random.choice((*actions, *[self._change] * (8 if self.turnover else 3), self._transfer))()
         kernel.after(kernel.between(0.02, 0.7), self._fault)
 
     def _any(self) -> SimNode | None:
@@ -246,7 +248,7 @@ class RaftWorld:
             self.kernel.after(self.kernel.between(0.0, 0.02), self._change)  # and the next on its heels
         self.kernel.note(leader.id, "change", change)
         index = self._try(leader, lambda: leader.core.change(change, None, self.kernel.now))
-        if index is not None and isinstance(change, RemoveServer) and name != leader.id and self.kernel.chance(0.6):
+        if index is not None and isinstance(change, RemoveServer) and name != leader.id and self.kernel.chance(1.0 if self.turnover else 0.6):
             self.replacing = name
             self._replace(name, index, leader.core.term, self.kernel.now + 2.0)
 

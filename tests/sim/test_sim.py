@@ -6,7 +6,7 @@ from tests.sim.bugs import BUGS, planted
 from tests.sim.kernel import InvariantViolated
 from tests.sim.raft_world import RaftWorld, run
 
-SEEDS_FOR_A_BUG = 100
+SEEDS_FOR_A_BUG = 200
 
 
 @pytest.mark.parametrize("tens", range(6))

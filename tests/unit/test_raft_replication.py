@@ -189,12 +189,17 @@ def test_what_was_proposed_together_leaves_together_and_commit_rides_along() -> 
     assert one.contexts[-3:] == [1, 2, 3]
 
 
-def test_an_idle_follower_hears_of_a_commit_at_once() -> None:
+def test_an_idle_follower_hears_of_a_commit_after_the_pause_in_which_entries_could_have_told_it() -> None:
     one = Leader()
     (noop,) = one.sends()
     one.accept(noop)
+    assert one.sends() == []
+    pause = Settings().commit_pause
+    assert one.core.deadline() == pytest.approx(103.0 + pause)
+    one.core.tick(103.0 + pause)
     (told,) = one.sends()
     assert (told.request.entries, told.request.commit) == ((), 2)
+    one.core.tick(103.0 + 2 * pause)
     assert one.sends() == []
 
 

@@ -1,12 +1,12 @@
-"""Logging that never blocks an actor.
+"""Logging that never blocks who logs.
 
-A log sink can block: a full pipe, a disk that hangs, a collector that is away. An actor that writes to it would stand still while holding a vote, a lease or a
-window, and the cluster would stop with it while every health check answers (etcd issue 22214). So an actor only makes the record; one daemon thread of
-the process hands records to the loggers they were made for. The application's configuration of `logging` stays as it is: its levels are asked
-before a record is made, its handlers and filters get it afterwards.
+A log sink can block: a full pipe, a disk that hangs, a collector that is away. An actor that writes to it would stand still while holding a vote, a
+lease or a window, and the cluster would stop with it while every health check answers (etcd issue 22214). So an actor, or a thread that reads a
+socket, only makes the record; one daemon thread of the process hands records to the loggers they were made for. The application's configuration of
+`logging` stays as it is: its levels are asked before a record is made, its handlers and filters get it afterwards.
 
-At most `MOST_WAITING` records wait; what comes beyond that is counted by `dropped`, and the count is logged when the sink takes records again. What an actor
-would format is formatted at once, since it may change before its turn comes. At the interpreter's end the thread gets `LAST_WORDS` seconds.
+At most `MOST_WAITING` records wait; what comes beyond that is counted by `dropped`, and the count is logged when the sink takes records again. The
+text is formatted at once, since what it shows may change before its turn comes. At the interpreter's end the thread gets `LAST_WORDS` seconds.
 
 `logging.handlers.QueueHandler` lost: it must be the application's own choice for each of its handlers, and the default one blocks.
 """
@@ -80,8 +80,8 @@ class Backlog:
                 self._busy = False
 
 
-class ActorLog:
-    """The methods of a `logging.Logger` that actors use; each returns at once."""
+class Log:
+    """The methods of a `logging.Logger` that this library uses; each returns at once."""
 
     __slots__ = ("_logger",)
 

@@ -1,0 +1,164 @@
+"""The event bus: everybody hears everything in order, nobody is held up, and what is missed is counted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pykka
+import pytest
+
+from coterie.actors.base import Actor, Ref
+from coterie.actors.config import Config
+from coterie.actors.event_bus import Callbacks, EventBus
+from coterie.actors.messages import ElectionEnd, ElectionStart, Emit, Event, LeaderChanged, LeaderInfo, MemberJoin, Subscribe
+
+WAIT = 10.0
+
+
+@pytest.fixture
+def bus() -> Iterator[Ref]:
+    ref = EventBus.start("n1")
+    yield ref
+    ref.stop()
+
+
+def event(number: int) -> Event:
+    return MemberJoin(0.0, number, "n2", "n2:1")
+
+
+def emit(bus: Ref, *numbers: int) -> None:
+    for number in numbers:
+        bus.tell(Emit(event(number)))
+    bus.ask("missed", timeout=WAIT)  # everything before this has been handed out
+
+
+def test_a_stream_has_what_comes_after_the_subscription_in_order(bus: Ref) -> None:
+    emit(bus, 1)
+    stream = bus.ask(Subscribe())
+    emit(bus, 2, 3)
+    assert [stream.get(WAIT).term, next(stream).term] == [2, 3]
+    assert stream.get(0.0) is None
+
+
+def test_two_streams_have_the_same(bus: Ref) -> None:
+    streams = [bus.ask(Subscribe()) for _ in range(2)]
+    emit(bus, *range(5))
+    assert [[stream.get(0).term for _ in range(5)] for stream in streams] == [list(range(5))] * 2
+
+
+def test_a_slow_listener_misses_the_newest_and_the_loss_is_counted(bus: Ref) -> None:
+    slow, quick = bus.ask(Subscribe(capacity=2)), bus.ask(Subscribe())
+    emit(bus, *range(10))
+    assert (slow.missed, quick.missed, bus.ask("missed")) == (8, 0, 8)
+    assert [slow.get(0).term, slow.get(0).term, slow.get(0)] == [0, 1, None]
+    emit(bus, 10)
+    assert slow.get(0).term == 10
+    slow.close()
+    assert bus.ask("missed") == 8
+
+
+def test_a_closed_stream_ends_for_whoever_waits_on_it(bus: Ref) -> None:
+    stream = bus.ask(Subscribe())
+    seen: list[Any] = []
+    reader = threading.Thread(target=lambda: seen.extend(stream))
+    reader.start()
+    emit(bus, 1)
+    stream.close()
+    reader.join(WAIT)
+    assert not reader.is_alive()
+    assert stream.closed
+    assert [e.term for e in seen] in ([1], [])
+    emit(bus, 2)
+    assert stream.get(0) is None or stream.get(0) is None
+    with bus.ask(Subscribe()) as managed:
+        pass
+    assert managed.closed
+
+
+def test_streams_end_with_the_bus_after_what_was_waiting() -> None:
+    bus = EventBus.start("n1")
+    stream = bus.ask(Subscribe())
+    emit(bus, 1, 2)
+    bus.stop()
+    assert [e.term for e in stream] == [1, 2]
+
+
+class Listener(Actor):
+    concern = "listener"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.had: list[int] = []
+        self.free, self.inside = threading.Event(), threading.Event()
+
+    def on_receive(self, message: Any) -> Any:
+        if message == "had":
+            return self.had
+        self.inside.set()
+        assert self.free.wait(WAIT)
+        self.had.append(message.term)
+        return None
+
+
+def test_an_actor_is_told_bounded_and_a_dead_one_is_forgotten(bus: Ref) -> None:
+    ref = Listener.start()
+    listener = ref._actor_weakref()
+    assert bus.ask(Subscribe(listener=ref, capacity=3)) is True
+    emit(bus, 0)
+    assert listener.inside.wait(WAIT)
+    emit(bus, *range(1, 11))
+    assert bus.ask("missed") == 7
+    listener.free.set()
+    assert ref.ask("had", timeout=WAIT) == [0, 1, 2, 3]
+    ref.stop()
+    emit(bus, 11)
+    assert bus.is_alive()
+
+
+def test_what_is_no_event_is_refused(bus: Ref) -> None:
+    with pytest.raises(TypeError, match="str"):
+        bus.ask("nonsense")
+
+
+class Calls:
+    def __init__(self, raises: bool = False) -> None:
+        self.seen: list[Any] = []
+        self.raises = raises
+
+    def __call__(self, *arguments: Any) -> None:
+        self.seen.append(arguments)
+        if self.raises:
+            raise RuntimeError("the application's own")
+
+
+def test_callbacks_see_each_leadership_once_and_in_order() -> None:
+    changed, started, ended = Calls(), Calls(), Calls()
+    config = Config(node_id="n1", on_leader_change=changed, on_election_start=started, on_election_end=ended)
+    assert Callbacks.wanted(config)
+    ref = Callbacks.start(config)
+    for told in (
+        ElectionStart(0.0, 2),
+        ElectionEnd(0.0, 2, "n1", "n1:2"),
+        LeaderChanged(0.0, 2, "n1", "n1:2"),
+        LeaderChanged(0.5, 2, "n1", "n1:2"),
+        LeaderChanged(1.0, 2, "", ""),
+        LeaderChanged(2.0, 3, "n2", "n2:2"),
+        MemberJoin(3.0, 3, "n4", "n4:1"),
+    ):
+        ref.tell(told)
+    ref.stop()
+    assert changed.seen == [(LeaderInfo("n1", "n1:2", 2),), (LeaderInfo("", "", 2),), (LeaderInfo("n2", "n2:2", 3),)]
+    assert (started.seen, ended.seen) == ([()], [(LeaderInfo("n1", "n1:2", 2),)])
+
+
+def test_a_callback_that_raises_stops_nothing() -> None:
+    failing = Calls(raises=True)
+    ref = Callbacks.start(Config(node_id="n1", on_leader_change=failing))
+    for term in (1, 2):
+        ref.tell(LeaderChanged(0.0, term, "n1", ""))
+    ref.stop()
+    assert len(failing.seen) == 2
+    assert not Callbacks.wanted(Config(node_id="n1"))
+    assert not [actor for actor in pykka.ActorRegistry.get_all() if isinstance(actor, Ref) and actor == ref]

@@ -1,0 +1,73 @@
+"""The picture of the cluster, made of Raft's view and gossip's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coterie.actors.messages import Member, MembershipView, PeerView, RaftView
+from coterie.actors.topology import leader_by_gossip, own_meta, topology
+
+
+def member(name: str, state: str = "alive", **meta: str) -> Member:
+    return Member(name, f"{name}:1", {"mgmt": f"{name}:2", "grpc": f"{name}:3", "raft": f"{name}:4"} | meta, state)
+
+
+def raft(*servers: str, **fields: Any) -> RaftView:
+    return RaftView(servers=tuple(PeerView(name, f"{name}:4", "voter") for name in servers), **fields)
+
+
+def test_a_server_believes_its_raft_about_the_leader() -> None:
+    gossip = MembershipView((member("n1"), member("n2", leads="9"), member("n3")))
+    seen = topology("n1", raft("n1", "n2", "n3", term=4, leader_id="n3", role="follower"), gossip)
+    assert (seen.term, seen.leader_id, seen.leads, seen.in_quorum) == (4, "n3", False, True)
+    assert seen.grpc_addr == {"n1": "n1:3", "n2": "n2:3", "n3": "n3:3"}
+    assert seen.mgmt_addr["n3"] == "n3:2"
+    assert (seen.live, seen.learners_of_stream) == (frozenset({"n1", "n2", "n3"}), frozenset())
+
+
+def test_who_is_in_no_quorum_believes_gossip_and_there_the_highest_term() -> None:
+    gossip = MembershipView((member("n1", leads="3"), member("n2", leads="12"), member("n9")))
+    seen = topology("n9", raft("n1", "n2", term=2, leader_id="n1"), gossip)
+    assert (seen.term, seen.leader_id, seen.in_quorum) == (12, "n2", False)
+    assert seen.learners_of_stream == {"n9"}
+
+
+def test_gossip_of_an_older_term_than_ones_own_tells_nothing() -> None:
+    seen = topology("n9", raft("n1", term=7, leader_id="n1"), MembershipView((member("n9"), member("n2", leads="6"))))
+    assert (seen.term, seen.leader_id) == (7, "n1")
+
+
+def test_leading_needs_an_entry_of_the_own_term() -> None:
+    gossip = MembershipView((member("n1"),))
+    assert not topology("n1", raft("n1", term=1, leader_id="n1", role="leader", ready=False), gossip).leads
+    assert topology("n1", raft("n1", term=1, leader_id="n1", role="leader", ready=True), gossip).leads
+
+
+def test_failed_and_left_members_have_no_address_and_suspects_have() -> None:
+    gossip = MembershipView((member("n1"), member("n2", "suspect"), member("n3", "failed"), member("n4", "left")))
+    seen = topology("n1", raft("n1", "n3"), gossip)
+    assert set(seen.grpc_addr) == set(seen.mgmt_addr) == seen.live == {"n1", "n2"}
+    assert seen.learners_of_stream == {"n2"}
+
+
+def test_a_member_of_another_make_has_no_grpc_and_gets_no_stream() -> None:
+    go = Member("go1", "go1:1", {"mgmt": "go1:2"}, "alive")
+    seen = topology("n1", raft("n1"), MembershipView((member("n1"), go)))
+    assert "go1" in seen.live
+    assert "go1" not in seen.grpc_addr and "go1" not in seen.learners_of_stream
+    assert seen.mgmt_addr["go1"] == "go1:2"
+
+
+@given(st.dictionaries(st.text(max_size=3), st.text(max_size=6), max_size=5))
+def test_no_claim_of_leadership_can_break_it(claims: dict[str, str]) -> None:
+    term, name = leader_by_gossip({who: {"leads": claim} for who, claim in claims.items()})
+    assert term >= 0
+    assert (name in claims) or (term, name) == (0, "")
+
+
+def test_only_a_leader_says_that_it_leads() -> None:
+    assert own_meta("a:1", "a:2", "a:3", None) == {"mgmt": "a:1", "grpc": "a:2", "raft": "a:3"}
+    assert own_meta("a:1", "a:2", "a:3", 7)["leads"] == "7"
