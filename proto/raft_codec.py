@@ -12,12 +12,15 @@ Writing asks the type; reading goes by a table (RPC byte, schema, constructor), 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
+import msgpack
+
 from coterie.proto.errors import WireError
-from coterie.proto.gomsgpack import Reader, Schema, pack, pack_fields, pack_map, pack_signed
+from coterie.proto.gomsgpack import MALFORMED, Reader, Schema, pack, pack_fields, pack_map, pack_signed
 from coterie.proto.raft_configuration import decode_configuration, encode_configuration
-from coterie.proto.raft_entries import MAX_ENTRIES, decode_entries, encode_entries
+from coterie.proto.raft_entries import MAX_ENTRIES, columns, decode_entries, encode_entries, new_entry, usual_entry
 from coterie.proto.raft_messages import (
     AppendRequest,
     AppendResponse,
@@ -52,6 +55,8 @@ __all__ = [
 ]
 
 Fields = Mapping[bytes, Any]
+
+SMALL: Final = 4096  # bytes; a message up to this size is read at one go when it is in the usual form
 
 
 def encode_request(request: Request) -> bytes:
@@ -145,6 +150,10 @@ def _raw(text: str) -> bytes | None:
 
 def decode_request(rpc: int, body: bytes) -> Request:
     """The request from its RPC byte and its map; nil reads as all zeros. Raises WireError."""
+    if rpc == 0 and len(body) <= SMALL:
+        usual = _usual_append_request(body)
+        if usual is not None:
+            return usual
     form = _REQUESTS.get(rpc)
     if form is None:
         raise WireError(f"RPC byte {rpc} is not known (0 to {max(_REQUESTS)} are)")
@@ -155,12 +164,63 @@ def decode_request(rpc: int, body: bytes) -> Request:
 
 def decode_response(request: type[Request], body: bytes) -> Response | None:
     """The answer to a request of that type; None for nil. Raises WireError."""
+    if request is AppendRequest and len(body) <= SMALL:
+        usual = _usual_append_response(body)
+        if usual is not None:
+            return usual
     schema, build = _RESPONSES[request]
     reader = Reader(body, f"answer to {request.__name__}")
     if reader.is_nil(b""):
         return None
     fields = reader.struct(schema)
     return build(Header(fields.get(b"ID", ""), fields.get(b"Addr", ""), fields.get(b"ProtocolVersion", 0)), fields)
+
+
+def _usual_append_request(body: bytes) -> AppendRequest | None:
+    """A small request in just the form in which Go and we write it, read in one call; None for any other, which the patient way reads or refuses.
+
+    What a lone commit waits for is this, twice: the patient way takes 20 µs, and four times that when its code is cold.
+    """
+    try:
+        fields = msgpack.unpackb(body, raw=True)
+        address, rows, name, leader, commit, prev, prev_term, version, term = _APPEND_REQUEST(fields)
+        entries = None if rows is None else tuple(new_entry(columns(row)) for row in rows)
+        header = Header((name or b"").decode(), (address or leader or b"").decode(), version)
+    except (KeyError, AttributeError, *MALFORMED):
+        return None
+    count = 0 if entries is None else len(entries)
+    if (
+        len(fields) != 9
+        or body.count(b"AppendedAt") != count
+        or body.count(b"AppendedAt\xaf\x01") != count
+        or not all(type(number) is int and number >= 0 for number in (commit, prev, prev_term, version, term))
+        or not all(usual_entry(entry) for entry in entries or ())
+    ):
+        return None
+    return AppendRequest(header, term, prev, prev_term, commit, entries)
+
+
+def _usual_append_response(body: bytes) -> AppendResponse | None:
+    """The same for the answer."""
+    try:
+        fields = msgpack.unpackb(body, raw=True)
+        address, name, last, no_backoff, version, success, term = _APPEND_RESPONSE(fields)
+        header = Header((name or b"").decode(), (address or b"").decode(), version)
+    except (KeyError, AttributeError, *MALFORMED):
+        return None
+    if (
+        len(fields) != 7
+        or not (type(no_backoff) is bool is type(success))
+        or not all(type(number) is int and number >= 0 for number in (last, version, term))
+    ):
+        return None
+    return AppendResponse(header, term, last, success, no_backoff)
+
+
+_APPEND_REQUEST: Final = itemgetter(
+    b"Addr", b"Entries", b"ID", b"Leader", b"LeaderCommitIndex", b"PrevLogEntry", b"PrevLogTerm", b"ProtocolVersion", b"Term"
+)
+_APPEND_RESPONSE: Final = itemgetter(b"Addr", b"ID", b"LastLog", b"NoRetryBackoff", b"ProtocolVersion", b"Success", b"Term")
 
 
 def empty_response(request: type[Request]) -> Response:

@@ -28,8 +28,8 @@ MAX_ENTRIES: Final = 65_536
 
 _WHERE: Final = "AppendEntries.Entries"
 _NONE: Final = type(None)
-_COLUMNS: Final = itemgetter(b"Index", b"Term", b"Type", b"Data", b"Extensions", b"AppendedAt")
-_entry: Final = partial(tuple.__new__, Entry)
+columns: Final = itemgetter(b"Index", b"Term", b"Type", b"Data", b"Extensions", b"AppendedAt")
+new_entry: Final = partial(tuple.__new__, Entry)
 _SHORT_STRINGS: Final = range(0xA0, 0xC0)
 _TIMESTAMPS: Final = {0xD6, 0xD7, 0xC7}
 
@@ -79,7 +79,7 @@ def _decode_usual(segment: bytes, count: int) -> tuple[Entry, ...] | None:
         return rows
 
     try:
-        rows = msgpack.unpackb(segment, raw=True, object_hook=_COLUMNS, list_hook=rows_only)
+        rows = msgpack.unpackb(segment, raw=True, object_hook=columns, list_hook=rows_only)
     except (KeyError, _Unusual, *MALFORMED):
         return None
     if set(map(type, rows)) != {tuple}:
@@ -94,7 +94,22 @@ def _decode_usual(segment: bytes, count: int) -> tuple[Entry, ...] | None:
     )
     strings_fit = set(map(type, data)) | set(map(type, extensions)) <= {bytes, _NONE}
     times_fit = set(map(type, times)) == {bytes} and set(map(len, times)) == {15} and b"".join(times)[::15] == b"\x01" * count
-    return tuple(map(_entry, rows)) if numbers_fit and strings_fit and times_fit else None
+    return tuple(map(new_entry, rows)) if numbers_fit and strings_fit and times_fit else None
+
+
+def usual_entry(entry: Entry) -> bool:
+    """Whether each field of one decoded entry has the type in which Go writes it. The form of its time is for the caller to see in the bytes."""
+    index, term, kind, data, extensions, appended_at = entry
+    return (
+        type(index) is type(term) is type(kind) is int
+        and index >= 0
+        and term >= 0
+        and 0 <= kind <= MAX_UINT8
+        and (data is None or type(data) is bytes)
+        and (extensions is None or type(extensions) is bytes)
+        and type(appended_at) is bytes
+        and len(appended_at) == 15
+    )
 
 
 def _decode_entry(reader: Reader) -> Entry:

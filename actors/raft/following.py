@@ -66,7 +66,7 @@ def _is_strange(node: Node, sender: Header) -> bool:
     It may be a true leader whose configuration we lack: then our own leader falls silent, and we follow it a heartbeat time-out later. But it may
     also be a removed server, one of another cluster, or a forger, none of whom may depose a leader (hashicorp/raft believes them all).
     """
-    if not node.configuration.servers or node.configuration.get(sender.id) is not None or not node.leader_is_alive():
+    if not node.configuration.servers or node.configurations.lists(sender.id) or not node.leader_is_alive():
         return False
     return node.leader is None or node.leader.id != sender.id
 

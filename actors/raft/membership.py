@@ -71,6 +71,10 @@ class Configurations:
     def index(self) -> int:
         return self._history[-1][0]
 
+    def lists(self, server_id: str) -> bool:
+        """Is it in the configuration in force, or in one that a truncation may bring back?"""
+        return any(configuration.get(server_id) is not None for _, configuration in self._history)
+
     @property
     def latest(self) -> Configuration:
         return self._history[-1][1]

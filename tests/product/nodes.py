@@ -269,12 +269,19 @@ class ProcessCluster:
         """Until every running node knows a leader and sees all the running ones alive."""
         names = {node.name for node in self.others()}
         for node in self.others():
+            seen: dict[str, Any] = {}
 
-            def sees_all(node: Node = node) -> bool:
+            def sees_all(node: Node = node, seen: dict[str, Any] = seen) -> bool:
                 status = node.status(local=True)
-                return bool(status["leader_id"]) and names <= {m["id"] for m in status["members"] if m["state"] == "alive"}
+                seen.update(
+                    leader=status["leader_id"], members={m["id"]: m["state"] for m in status["members"]}, warnings=status["warnings"]
+                )
+                return bool(status["leader_id"]) and all(seen["members"].get(name) == "alive" for name in names)
 
-            wait_for(sees_all, deadline, f"{node.name} sees a leader and {sorted(names)}")
+            try:
+                wait_for(sees_all, deadline, f"{node.name} sees a leader and {sorted(names)}")
+            except AssertionError as error:
+                raise AssertionError(f"{error}; it sees {seen}") from None
 
     def wait_leader(self, among: list[Node], deadline: float = 15) -> Node:
         """The node that leads, once it says so itself."""

@@ -244,7 +244,7 @@ def test_one_who_dribbles_a_message_on_each_port_holds_nobody_up(cluster: Siege)
 SWAPS: list[tuple[str, Callable[[], bytes]]] = [
     ("raft", lambda: HTTP_REQUEST),
     ("raft", lambda: next(v.raw for v in MEMBERLIST.values() if v.transport == "tcp")),
-    ("gossip", lambda: next(v.raw for v in RAFT.values() if v.name == "tolerance_heartbeat")),
+    ("gossip", lambda: HTTP_REQUEST),
     ("http", lambda: next(v.raw for v in RAFT.values() if v.name == "tolerance_heartbeat")),
 ]
 

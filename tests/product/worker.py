@@ -6,9 +6,11 @@ Every delivery is appended to a file with one unbuffered write, so that what the
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 from typing import Any
@@ -174,6 +176,7 @@ class Worker:
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
+    faulthandler.register(signal.SIGUSR1)  # where every thread is, on standard error, for whoever looks into a test that hangs
     try:
         worker = Worker(settings)
     except CoterieError as error:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coterie.proto import raft_codec
 from coterie.proto.errors import WireError
 from coterie.proto.gomsgpack import Reader
 from coterie.proto.gotime import from_unix
 from coterie.proto.raft_codec import (
     decode_configuration,
+    decode_request,
+    decode_response,
     encode_append,
     encode_configuration,
     encode_entries,
@@ -21,6 +25,7 @@ from coterie.proto.raft_codec import (
 )
 from coterie.proto.raft_entries import _decode_entry, _decode_usual, decode_entries
 from coterie.proto.raft_messages import (
+    COMMAND,
     AppendRequest,
     AppendResponse,
     Configuration,
@@ -234,3 +239,34 @@ def test_nothing_but_wire_errors_from_answers_of_anybody(data, kind):
 @given(st.binary(max_size=200))
 def test_nothing_but_wire_errors_from_configurations_of_anybody(data):
     survives(decode_configuration, data)
+
+
+def reading(decode, *arguments):
+    """What a decoder says: the value, or that it refuses."""
+    try:
+        return decode(*arguments)
+    except WireError:
+        return "refused"
+
+
+@settings(deadline=None, max_examples=600)
+@given(mutated([data[1:] for data in REQUEST_BYTES if data[0] == 0]))
+def test_the_quick_way_of_reading_a_request_says_what_the_patient_way_says(body):
+    quick = reading(decode_request, 0, body)
+    with mock.patch.object(raft_codec, "SMALL", -1):
+        assert quick == reading(decode_request, 0, body)
+
+
+@settings(deadline=None, max_examples=600)
+@given(mutated([data[1:] for data in RESPONSE_BYTES if data[:1] == b"\xa0"]))
+def test_the_quick_way_of_reading_an_answer_says_what_the_patient_way_says(body):
+    quick = reading(decode_response, AppendRequest, body)
+    with mock.patch.object(raft_codec, "SMALL", -1):
+        assert quick == reading(decode_response, AppendRequest, body)
+
+
+def test_what_go_and_we_send_is_read_the_quick_way():
+    entry = Entry(7, 2, COMMAND, b"x", None, from_unix(1))
+    for entries in ((entry,), (), None):
+        assert raft_codec._usual_append_request(encode_request(AppendRequest(Header("n1", "h:1"), 2, 6, 2, 5, entries))[1:]) is not None
+    assert raft_codec._usual_append_response(encode_response(AppendResponse(Header("n1", "h:1"), 2, 6, True))[1:]) is not None
