@@ -338,6 +338,7 @@ class RaftView:
     last_index: int = 0
     lease_valid: bool = False
     ready: bool = False
+    silent: frozenset[str] = frozenset()  # of a leader: peers that have not answered for a lease, or are not connected
     servers: tuple[PeerView, ...] = ()
     counters: dict[str, int] = attrs.field(factory=dict)
 
@@ -420,6 +421,7 @@ class Topology:
     grpc_addr: dict[str, str] = attrs.field(factory=dict)
     mgmt_addr: dict[str, str] = attrs.field(factory=dict)
     live: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()  # what the leader's Raft hears nothing from, long before gossip gives it up
     learners_of_stream: frozenset[str] = frozenset()  # live members that are no Raft servers: they follow by stream
 
 

@@ -31,6 +31,7 @@ def topology(me: str, raft: RaftView, membership: MembershipView) -> Topology:
         grpc_addr={name: meta[META_GRPC] for name, meta in live.items() if META_GRPC in meta},
         mgmt_addr={name: meta[META_MGMT] for name, meta in live.items() if META_MGMT in meta},
         live=frozenset(live) | {me},
+        silent=raft.silent,
         learners_of_stream=frozenset(name for name, meta in live.items() if name not in servers and META_GRPC in meta),
     )
 

@@ -185,7 +185,8 @@ def _usual_append_request(body: bytes) -> AppendRequest | None:
         fields = msgpack.unpackb(body, raw=True)
         address, rows, name, leader, commit, prev, prev_term, version, term = _APPEND_REQUEST(fields)
         entries = None if rows is None else tuple(new_entry(columns(row)) for row in rows)
-        header = Header((name or b"").decode(), (address or leader or b"").decode(), version)
+        deprecated = (leader or b"").decode()
+        header = Header((name or b"").decode(), (address or b"").decode() or deprecated, version)
     except (KeyError, AttributeError, *MALFORMED):
         return None
     count = 0 if entries is None else len(entries)
@@ -230,6 +231,8 @@ def empty_response(request: type[Request]) -> Response:
 
 def decode_error(data: bytes) -> str:
     """The error in front of an answer's body; shown to people only, so odd bytes are escaped rather than refused."""
+    if data == b"\xa0":
+        return ""
     return (Reader(data, "error of an answer").blob(b"") or b"").decode("utf-8", "backslashreplace")
 
 

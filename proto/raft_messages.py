@@ -50,19 +50,30 @@ class Server(NamedTuple):
     suffrage: int = VOTER
 
 
-class Configuration(NamedTuple):
-    """The servers of the cluster, in the order of the configuration entry."""
+@attrs.define(frozen=True)
+class Configuration:
+    """The servers of the cluster, in the order of the configuration entry. It is asked many times for each entry, and made once."""
 
     servers: tuple[Server, ...] = ()
+    _voters: tuple[Server, ...] = attrs.field(init=False, eq=False, repr=False)
+    _by_id: dict[str, Server] = attrs.field(init=False, eq=False, repr=False)
 
-    def voters(self) -> tuple[Server, ...]:
+    @_voters.default
+    def _find_voters(self) -> tuple[Server, ...]:
         return tuple(server for server in self.servers if server.suffrage == VOTER)
 
+    @_by_id.default
+    def _index(self) -> dict[str, Server]:
+        return {server.id: server for server in reversed(self.servers)}
+
+    def voters(self) -> tuple[Server, ...]:
+        return self._voters
+
     def get(self, server_id: str) -> Server | None:
-        return next((server for server in self.servers if server.id == server_id), None)
+        return self._by_id.get(server_id)
 
     def is_voter(self, server_id: str) -> bool:
-        server = self.get(server_id)
+        server = self._by_id.get(server_id)
         return server is not None and server.suffrage == VOTER
 
 

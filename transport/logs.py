@@ -110,7 +110,7 @@ class Log:
         logger = self._logger
         if not logger.isEnabledFor(level):
             return
-        file, line, function, _ = logger.findCaller(stacklevel=2)
+        file, line, function, _ = logger.findCaller(stacklevel=3)  # beside this one, the method that was called
         record = logger.makeRecord(logger.name, level, file, line, message, args, _exception(exc_info), function)
         record.msg, record.args = record.getMessage(), None
         backlog.put(logger, record)

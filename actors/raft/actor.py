@@ -103,7 +103,8 @@ class RaftActor(Actor):
         self._confirming: list[tuple[float, LightFuture]] = []  # (since when, who asked)
         self._counts: dict[str, int] = {"elections": 0, "leaderships": 0, "proposals refused": 0}
         self._told_serving = False
-        self._serving = False
+        self._told_silent: frozenset[str] = frozenset()
+        self._look_for_silent = False
         self._server: RaftServer | None = None
         self._links: Links | None = None
 
@@ -222,13 +223,16 @@ class RaftActor(Actor):
                 self.core.response(message[1], message[3], message[4], now)
             elif what == CONNECTED:
                 self.core.connected(message[1], now)
+                self._look_for_silent = True
             elif what == DISCONNECTED:
                 self.core.disconnected(message[1], now)
+                self._look_for_silent = True
 
     # -- the work -------------------------------------------------------------------------------------------------------------
 
     def on_wake(self, now: float) -> None:
         self.core.tick(now)
+        self._look_for_silent = True
 
     def flush(self) -> None:
         if self._proposals:
@@ -267,8 +271,12 @@ class RaftActor(Actor):
             while (ready := self.core.ready()) is not None:
                 self._work(ready)
             deadline = min(self.core.deadline(), now + _POLL) if self._changes else self.core.deadline()
-        if self.core.serving is not self._told_serving:
-            self._tell([])  # it begins to serve with a commit, which is no event of the core
+        silent = self._told_silent
+        if self._look_for_silent:
+            self._look_for_silent = False
+            silent = self.core.silent(time.monotonic())
+        if self.core.serving is not self._told_serving or silent != self._told_silent:
+            self._tell([])  # it begins to serve with a commit, and a peer falls silent with time: neither is an event of the core
         self.wake_at(deadline)
 
     def _confirm(self) -> None:
@@ -287,6 +295,8 @@ class RaftActor(Actor):
     def _work(self, ready: Ready) -> None:
         links = self._links
         assert links is not None
+        if ready.committed and not ready.must_store:  # nothing here waits for the disk: whoever waits for the commit goes first
+            self._committed(ready)
         for send in ready.before:
             links.send(send)
         if ready.must_store:
@@ -295,7 +305,7 @@ class RaftActor(Actor):
             links.send(send)
         if ready.replies:
             reply_all(ready.replies)  # type: ignore[arg-type]
-        if ready.committed:
+        if ready.committed and ready.must_store:
             self._committed(ready)
         if ready.abandoned:
             self._fail(
@@ -353,15 +363,17 @@ class RaftActor(Actor):
                 self._counts["leaderships"] += 1
                 self.log.info("leads in term %d", event.term)
             elif isinstance(event, core_events.LostLeadership):
-                self.log.warning("leads no more (term %d): %s", event.term, event.reason)
+                self.log.info("leads no more (term %d): %s", event.term, event.reason)
         self._links.reconcile(self.core.peers())
         self._settle_transfers(events)
         self._tell(events)
 
     def _tell(self, events: list[Any]) -> None:
         self._told_serving = self.core.serving
+        view = self.view()
+        self._told_silent = view.silent
         if self._observe is not None:
-            self._observe(self.view(), events)
+            self._observe(view, events)
 
     # -- changes of the quorum ------------------------------------------------------------------------------------------------
 
@@ -462,6 +474,7 @@ class RaftActor(Actor):
             last_index=core.last_index,
             lease_valid=core.lease_valid(now),
             ready=core.serving,
+            silent=core.silent(now),
             servers=tuple(self._peer_view(server, progress.get(server.id), now) for server in core.configuration.servers),
             counters=counters,
         )

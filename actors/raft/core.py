@@ -393,6 +393,14 @@ class RaftCore:
         node.now = max(node.now, now)
         return now - replication.quorum_contact(node) < node.settings.lease_timeout
 
+    def silent(self, now: float) -> frozenset[str]:
+        """Of a leader: peers that are not connected, or have answered nothing that was sent within the lease."""
+        node = self._node
+        if node.role is not Role.LEADER:
+            return frozenset()
+        since = now - node.settings.lease_timeout
+        return frozenset(peer for peer, progress in node.progress.items() if not progress.connected or progress.contact < since)
+
     def progress(self) -> tuple[PeerView, ...]:
         """Of a leader: its followers, also those on their way out."""
         return tuple(progress.view() for progress in self._node.progress.values())

@@ -46,7 +46,7 @@ class Settings:
     max_inflight: int = _count(64)  # unanswered requests with entries, per follower
     max_inflight_bytes: int = _count(8 * MIB)
     max_unanswered_heartbeats: int = _count(4)
-    cache_bytes: int = _count(32 * MIB)  # recent entries kept in memory
+    cache_bytes: int = _count(8 * MIB)  # recent entries kept in memory; the collector of garbage walks all of them now and then
 
     apply_chunk_entries: int = _count(2048)  # committed entries handed out in one Ready
     apply_chunk_bytes: int = _count(4 * MIB)

@@ -202,6 +202,7 @@ class Publisher(Actor):
         now = time.monotonic()
         if topology.leader_id != self.node and before.leader_id != topology.leader_id:
             self._window.new_leadership()  # what is announced from now on is meant for the leadership to come
+        self._window.set_silent(topology.silent)
         for node in self._window.set_live(topology.live):
             self._metrics.peer_gone(node)
         self._peers((topology.live - {self.node}) if topology.leads else frozenset())

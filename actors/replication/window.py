@@ -3,7 +3,8 @@
     unacknowledged = last place given or asked for - the least acknowledged seq of the members that count
 
 A member counts while it is alive in gossip and has announced itself in this leadership (its acknowledgements are cumulative, and it sends all of them to a
-new leader first). So neither a departed nor a silently dead member can hold publishing up for longer than gossip takes to notice.
+new leader first). So neither a departed nor a silently dead member can hold publishing up for longer than gossip takes to notice; and a server that Raft
+hears nothing from does not count at once: a process that stands still, unlike a handler that does, stops the others for a lease and not for seconds.
 
 For a topic a member counts only once it has been near the end of it. One that returns with a long way to go catches up beside the others: it does not stop
 them until it has caught up. From then on it is within the window, and cannot fall out of it again while it lives, since publishing waits for it.
@@ -25,6 +26,7 @@ class Window:
         self.limit = limit
         self._last_seq = last_seq
         self._live: frozenset[str] = frozenset()
+        self._silent: frozenset[str] = frozenset()
         self._acked: dict[str, dict[str, int]] = {}  # announced member -> topic -> seq
         self._caught_up: dict[str, set[str]] = {}  # announced member -> topics it counts for
 
@@ -40,6 +42,12 @@ class Window:
         for node in gone:
             del self._acked[node], self._caught_up[node]
         return gone
+
+    def set_silent(self, silent: frozenset[str]) -> None:
+        """Who does not count while it is in here; when it speaks again it catches up beside the others."""
+        self._silent = silent
+        for node in silent & self._caught_up.keys():
+            self._caught_up[node].clear()
 
     def acknowledge(self, node: str, acks: Mapping[str, int], announce: bool) -> dict[str, int]:
         """Take a member's acknowledgements. -> how many records it acknowledged newly, by topic. Who never announced itself is ignored; who is
@@ -89,7 +97,7 @@ class Window:
         return {node: acks.get(topic, 0) for node, acks in self._acked.items()}
 
     def _counts(self, node: str, topic: str, behind: int) -> bool:
-        if node not in self._live:
+        if node not in self._live or node in self._silent:
             return False
         near = self._caught_up[node]
         if topic in near:

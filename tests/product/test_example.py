@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -52,9 +51,9 @@ class Services:
                 found.setdefault(sample.name, []).append((sample.labels, sample.value))
         return found
 
-    def metric(self, node: str, metric: str, **labels: str) -> float | None:
+    def metric(self, of: str, metric: str, /, **labels: str) -> float | None:
         """None: there is no such series."""
-        return next((value for given, value in self.metrics(node).get(metric, []) if given == labels), None)
+        return next((value for given, value in self.metrics(of).get(metric, []) if given == labels), None)
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:
@@ -85,7 +84,11 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 
 def test_status_is_the_line_of_the_guide_on_every_node(services: Services) -> None:
     for name in NAMES:
-        wait_for(lambda name=name: services.get(name, "/status") == (200, "leader=n1 term=2 members=3\n"), 10, f"{name}: {services.get(name, '/status')}")
+        wait_for(
+            lambda name=name: services.get(name, "/status") == (200, "leader=n1 term=2 members=3\n"),
+            10,
+            f"{name}: {services.get(name, '/status')}",
+        )
 
 
 def test_healthz_and_unknown_paths(services: Services) -> None:
@@ -141,7 +144,9 @@ def test_metrics_tell_who_leads_who_is_there_and_how_far_all_are(services: Servi
         assert services.metric("n1", "go_cluster_repl_ack_seq_per_node", **node) == published + 10
         assert services.metric("n1", "go_cluster_repl_lag_per_node", **node) == 0
         assert (services.metric("n1", "go_cluster_repl_acks_per_node_total", **node) or 0) >= 10
-        wait_for(lambda name=name: services.metric(name, "coterie_delivered_total", **topic) == published + 10, 10, f"{name} has delivered all")
+        wait_for(
+            lambda name=name: services.metric(name, "coterie_delivered_total", **topic) == published + 10, 10, f"{name} has delivered all"
+        )
     assert (services.metric("n1", "go_cluster_repl_broadcast_total", **topic) or 0) >= 20
     assert (services.metric("n1", "go_cluster_repl_acks_total", **topic) or 0) >= 30
     assert [services.metric(name, "go_cluster_is_leader") for name in NAMES] == [1, 0, 0]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from coterie.proto.raft_codec import encode_request
-from coterie.proto.raft_messages import AppendRequest, Header, PreVoteRequest, VoteRequest
+from coterie.proto.raft_messages import COMMAND, AppendRequest, Entry, Header, PreVoteRequest, Request, TimeoutNowRequest, VoteRequest
 from tests.product.nodes import Node
 from tests.product.siege import Siege, call, counted, resident_bytes, siege
 from tests.product.wait import wait_for
@@ -102,7 +102,9 @@ def test_gossip_datagrams(cluster: Siege, name: str) -> None:
     assert len(vectors) > 20
     cut = [raw[:length] for raw in vectors for length in range(0, len(raw), 3)]
     with counts(node, "gossip: packets dropped", "gossip: packet parts dropped"):
-        send_datagrams(address(node, "gossip"), [*vectors, *cut, *(garbage(seed, 1400) for seed in range(300)), b"", TLS_HELLO, HTTP_REQUEST])
+        send_datagrams(
+            address(node, "gossip"), [*vectors, *cut, *(garbage(seed, 1400) for seed in range(300)), b"", TLS_HELLO, HTTP_REQUEST]
+        )
     send_datagrams(address(node, "gossip"), [bytes([kind]) + b"\xdf\xff\xff\xff\xff" for kind in range(16)])
     send_datagrams(address(node, "gossip"), [b"\x07" + bytes([255]) + b"\xff\xff" * 255, b"\x00" * 65000])
 
@@ -158,7 +160,12 @@ def test_raft_half_messages_and_valid_heads_then_garbage(cluster: Siege, name: s
 def test_raft_huge_lengths_are_not_stored(cluster: Siege, name: str) -> None:
     node, to = cluster.cluster[name], address(cluster.cluster[name], "raft")
     before = resident_bytes(node)
-    for claim in (b"\x00\xdf\xff\xff\xff\xff", b"\x00\xdb\xff\xff\xff\xff", b"\x00\x81\xa7Entries\xdd\xff\xff\xff\xff", b"\x00\x81\xa4Term\xc6\xff\xff\xff\xff"):
+    for claim in (
+        b"\x00\xdf\xff\xff\xff\xff",
+        b"\x00\xdb\xff\xff\xff\xff",
+        b"\x00\x81\xa7Entries\xdd\xff\xff\xff\xff",
+        b"\x00\x81\xa4Term\xc6\xff\xff\xff\xff",
+    ):
         send(to, claim, read=False)
         send(to, claim + b"\x81" * (1 << 20), read=False)
     assert resident_bytes(node) - before < 48 << 20
@@ -166,14 +173,20 @@ def test_raft_huge_lengths_are_not_stored(cluster: Siege, name: str) -> None:
 
 @NODES
 def test_what_a_stranger_asks_of_raft_changes_nothing(cluster: Siege, name: str) -> None:
-    """Well-formed requests of a server that is in no configuration, of old terms and of high ones: no vote, no new term while the leader lives."""
-    node, to = cluster.cluster[name], address(cluster.cluster[name], "raft")
+    """Well-formed requests of a server that is in no configuration, of old terms and of high ones: no vote, no new term, no new leader while there is one."""
+    node = cluster.cluster[name]
     stranger = Header("stranger", "127.0.0.1:1")
+    asked: list[Request] = [TimeoutNowRequest(stranger)]
     for term in (0, 1, cluster.term, cluster.term + 1, cluster.term + 1000, (1 << 64) - 1):
-        send(to, encode_request(PreVoteRequest(stranger, term, 1 << 40, term)), read=False)
-        send(to, encode_request(VoteRequest(stranger, term, 1 << 40, term, False)), read=False)
-    for term in (0, 1):
-        send(to, encode_request(AppendRequest(stranger, term, 0, 0, 1 << 40, None)), read=False)
+        asked.append(PreVoteRequest(stranger, term, 1 << 40, term))
+        asked += [VoteRequest(stranger, term, 1 << 40, term, transfer) for transfer in (False, True)]
+        asked += [
+            AppendRequest(stranger, term, 0, 0, 0, None),
+            AppendRequest(stranger, term, 1, 1, 1 << 40, (Entry(2, term, COMMAND, b"forged"),)),
+        ]
+    with counts(node, "raft: timeout_now_ignored", "raft: append_requests_of_strangers"):
+        for request in asked:
+            send(address(node, "raft"), encode_request(request), read=False)
 
 
 # -- every TCP port ---------------------------------------------------------------------------------------------------------------
@@ -204,7 +217,15 @@ def test_grpc_garbage(cluster: Siege, name: str) -> None:
     node = cluster.cluster[name]
     heartbeat = next(v.raw for v in RAFT.values() if v.name == "tolerance_heartbeat")
     frame = struct.pack(">I", 0x00FFFFFF)[1:] + b"\x00\x00" + struct.pack(">I", 1)
-    for data in (heartbeat, TLS_HELLO, HTTP_REQUEST, HTTP2_PREFACE, HTTP2_PREFACE + frame, *(HTTP2_PREFACE + garbage(s) for s in range(20)), *map(garbage, range(20))):
+    for data in (
+        heartbeat,
+        TLS_HELLO,
+        HTTP_REQUEST,
+        HTTP2_PREFACE,
+        HTTP2_PREFACE + frame,
+        *(HTTP2_PREFACE + garbage(s) for s in range(20)),
+        *map(garbage, range(20)),
+    ):
         send(address(node, "grpc"), data, read=False)
 
 

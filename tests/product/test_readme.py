@@ -1,10 +1,14 @@
-"""The README's Python runs as it is written, and what it says of `Cluster`, `AsyncCluster` and pykka holds: several loops, cancelling, stopping, many nodes in one process."""
+"""The README's Python runs as it is written, and what it says of `Cluster`, `AsyncCluster` and pykka holds.
+
+Several event loops, cancelling, stopping, many nodes in one process.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +20,20 @@ from typing import Any
 import pykka
 import pytest
 
-from coterie import AsyncCluster, Cluster, ClusterSupervisor, Config, HandlerActor, Publish, Published, RegisterHandler, Status, Subscribe, Write
+from coterie import (
+    AsyncCluster,
+    Cluster,
+    ClusterSupervisor,
+    Config,
+    HandlerActor,
+    Join,
+    Publish,
+    Published,
+    RegisterHandler,
+    Status,
+    Subscribe,
+    Write,
+)
 from tests.product.wait import wait_for
 
 README = Path(__file__).parents[2] / "README.md"
@@ -30,8 +47,6 @@ def config(name: str = "n1", **more: Any) -> Config:
 
 
 def default_ports_are_free() -> bool:
-    import socket
-
     for port in (9520, 7946, 17946, 17947):
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -119,12 +134,10 @@ def test_several_nodes_in_one_process(tmp_path: Path) -> None:
     try:
         nodes.append(ClusterSupervisor.start(config("n1", data_dir=tmp_path / "n1")))
         seed = nodes[0].addresses()["gossip"]
-        for name in ("n2", "n3"):
-            nodes.append(ClusterSupervisor.start(config(name, bootstrap=False, seeds_csv=seed, data_dir=tmp_path / name)))
+        more = {name: config(name, bootstrap=False, seeds_csv=seed, data_dir=tmp_path / name) for name in ("n2", "n3")}
+        nodes += map(ClusterSupervisor.start, more.values())
         for node, handler in zip(nodes, handlers, strict=True):
             node.ask(RegisterHandler(handler))
-        from coterie import Join
-
         for node, name in zip(nodes[1:], ("n2", "n3"), strict=True):
             nodes[0].ask(Join(name, node.addresses()["raft"]))
         for node in nodes:
@@ -162,7 +175,6 @@ def test_the_reference_is_a_pykka_reference(handler: pykka.ActorRef[Keeper]) -> 
         wait_for(lambda: handler.ask("had") == [b"a", b"b", b"told"], WAIT, "what was told is delivered")
         assert pykka.get_all([cluster.ask(Publish("t", b"c"), block=False) for _ in range(3)], timeout=WAIT)[2].seq == 6
         assert cluster.ask(Publish("t", b"d"), block=False).map(lambda published: published.seq * 10).get(timeout=WAIT) == 70
-        cluster.ask(Write("slow", b"")) if False else None
         with pytest.raises(pykka.Timeout):
             cluster.ask(Write("slow", b"x"), timeout=0.05)
         with pytest.raises(pykka.Timeout):
@@ -259,8 +271,7 @@ def test_no_event_loop_is_blocked_by_publishing_nor_by_stopping(handler: pykka.A
 
 def test_one_node_serves_two_loops_in_two_threads(handler: pykka.ActorRef[Keeper]) -> None:
     async def publish(cluster: AsyncCluster, name: str, seqs: list[int]) -> None:
-        for n in range(50):
-            seqs.append((await cluster.publish("t", f"{name}{n}".encode())).seq)
+        seqs += [(await cluster.publish("t", f"{name}{n}".encode())).seq for n in range(50)]
 
     async def main() -> None:
         async with AsyncCluster(config(), handler=handler) as cluster:

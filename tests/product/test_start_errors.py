@@ -90,7 +90,7 @@ def open_descriptors() -> Descriptors:
     found = Descriptors()
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            target = os.readlink(entry)
+            target = str(entry.readlink())
             if not target.startswith(("anon_inode:", "pipe:", "/dev/", "/proc/", "/sys/")):
                 found[int(entry.name)] = target
     return found
@@ -124,9 +124,9 @@ def test_a_port_in_use_is_one_line_that_names_the_setting_and_the_address(tmp_pa
 @pytest.mark.parametrize("setting", [*PORTS, "mem_bind over UDP"])
 def test_a_port_in_use_raises_bind_failed_and_nothing_is_left(tmp_path: Path, setting: str, nothing_left: None) -> None:
     chosen = settings(tmp_path / "n1")
-    with listener(chosen["mem_bind"], socket.SOCK_DGRAM) if setting.endswith("UDP") else taken(chosen, setting):
-        with pytest.raises(BindFailed, match=setting.split()[0]):
-            ClusterSupervisor.start(Config(node_id="n1", bootstrap=True, **chosen))
+    occupied = listener(chosen["mem_bind"], socket.SOCK_DGRAM) if setting.endswith("UDP") else taken(chosen, setting)
+    with occupied, pytest.raises(BindFailed, match=setting.split()[0]):
+        ClusterSupervisor.start(Config(node_id="n1", bootstrap=True, **chosen))
     works(Config(node_id="n1", bootstrap=True, **chosen))
 
 
@@ -151,7 +151,7 @@ def test_an_address_that_is_not_of_this_machine_is_refused(tmp_path: Path, addre
 
 
 def test_the_last_port_has_no_neighbour(tmp_path: Path, nothing_left: None) -> None:
-    with pytest.raises(BindFailed, match="65535.*no next port.*grpc_addr"):
+    with pytest.raises(BindFailed, match=r"65535.*no next port.*grpc_addr"):
         ClusterSupervisor.start(Config(node_id="n1", **(settings(tmp_path / "n1") | {"mgmt_addr": "127.0.0.1:65535"})))
 
 

@@ -46,7 +46,8 @@ def test_durations_in_every_notation(given_as: object, expected: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "soon", "5", "s", "5 s", "5s5", "-5s", "1e3s", "5S", "٥s5", "1,5s", -1, math.nan, math.inf, None, True, [], b"5s", timedelta(-1)]
+    "bad",
+    ["", "soon", "5", "s", "5 s", "5s5", "-5s", "1e3s", "5S", "٥s5", "1,5s", -1, math.nan, math.inf, None, True, [], b"5s", timedelta(-1)],
 )
 def test_what_is_no_duration_is_refused(bad: object) -> None:
     with pytest.raises(ValueError, match="give"):

@@ -78,7 +78,14 @@ def test_the_shapes_that_users_write() -> None:
     assert attrs.asdict(coterie.Published("t", 1, 2)) == {"topic": "t", "seq": 1, "index": 2}
     assert coterie.Write("reserve", b"42") == coterie.Write(op="reserve", data=b"42")
     assert coterie.Status() == coterie.Status(local=False)
-    assert [f.name for f in attrs.fields(coterie.ClusterStatus)][:6] == ["healthy", "term", "leader_id", "leader_addr", "members", "warnings"]
+    assert [f.name for f in attrs.fields(coterie.ClusterStatus)][:6] == [
+        "healthy",
+        "term",
+        "leader_id",
+        "leader_addr",
+        "members",
+        "warnings",
+    ]
     assert issubclass(coterie.ClusterSupervisor, pykka.ThreadingActor)
     assert issubclass(coterie.HandlerActor, pykka.ThreadingActor)
     for event in ("LeaderChanged", "ElectionStart", "ElectionEnd", "MemberJoin", "MemberLeave", "MemberFailed", "ReplicationGap"):

@@ -6,7 +6,7 @@ import random
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from coterie.proto import raft_codec
@@ -147,6 +147,8 @@ def test_a_batch_encoded_once_gives_the_same_request(request):
     st.lists(st.builds(Entry, uints, uints, st.integers(0, 5), blobs, blobs, st.integers(0, 2**62).map(from_unix)), min_size=1, max_size=30)
 )
 def test_the_quick_path_for_entries_says_what_the_patient_one_says(batch):
+    # A field that holds the time's own name sends the batch the patient way: the next test's case, which Hypothesis finds now and then.
+    assume(not any(b"AppendedAt" in (field or b"") for entry in batch for field in (entry.data, entry.extensions)))
     segment = encode_entries(batch)
     quick = _decode_usual(segment, len(batch))
     assert quick is not None
