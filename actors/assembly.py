@@ -49,7 +49,7 @@ from coterie.actors.replication.lmdb_buffer import LmdbBuffer
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.publisher import Limits
 from coterie.actors.replication.room import Replication
-from coterie.actors.topology import META_RAFT, own_meta
+from coterie.actors.topology import META_LEADS, META_RAFT, own_meta
 from coterie.actors.wires import Wires
 from coterie.transport.addresses import parse_address
 from coterie.transport.errors import AddressError
@@ -256,6 +256,11 @@ class Rooms:
         if not address.host or not address.port or address.everywhere:
             raise InvalidRequest(f"raftAddr={raft_addr!r}: give the host and port that the other nodes can dial")
         known = next((m for m in membership.members if m.id == member and m.state in ("alive", "suspect")), None)
+        if known is not None and META_LEADS in known.meta and member != self.config.node_id:
+            raise InvalidRequest(
+                f"id={member!r}: it leads a cluster of its own (was it started with bootstrap?); remedy: start it without bootstrap and with an empty "
+                "data_dir, or wait a moment if it led this cluster until now"
+            )
         told = known.meta.get(META_RAFT, "") if known is not None else ""
         if told and told != raft_addr and parse_address(told).port != address.port:
             raise InvalidRequest(f"raftAddr={raft_addr!r}: {member!r} itself says in gossip that its Raft address is {told}; give that one")

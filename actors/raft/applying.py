@@ -28,12 +28,21 @@ class Handout:
         while self._chunks and self._chunks[0][0] <= index:
             self._bytes -= self._chunks.popleft()[1]
 
+    def has_more(self) -> bool:
+        """Will `take` give something?"""
+        node, settings = self._node, self._node.settings
+        return (
+            self._handed < node.commit
+            and self._handed - self.applied < settings.apply_window_entries
+            and self._bytes < settings.apply_window_bytes
+        )
+
     def take(self) -> Sequence[tuple[Entry, object | None]]:
         """The next chunk, each entry with the context of its proposal."""
+        if not self.has_more():
+            return ()
         node, settings = self._node, self._node.settings
         room = settings.apply_window_entries - (self._handed - self.applied)
-        if self._handed >= node.commit or room <= 0 or self._bytes >= settings.apply_window_bytes:
-            return ()
         first = self._handed + 1
         last = min(node.commit, self._handed + min(room, settings.apply_chunk_entries))
         entries = node.log.entries(first, last, settings.apply_chunk_bytes)

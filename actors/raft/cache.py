@@ -129,6 +129,10 @@ class LogCache:
             self.generation += 1
         self.stored_index = min(self.stored_index, self.last_index)
 
+    @property
+    def has_unsaved(self) -> bool:
+        return self._unsaved_from <= self.last_index or self._truncate_from is not None
+
     def take_unsaved(self) -> tuple[int | None, list[Entry]]:
         """(truncate_from, entries) that storage has not been given yet."""
         truncate_from, self._truncate_from = self._truncate_from, None

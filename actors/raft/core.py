@@ -291,6 +291,8 @@ class RaftCore:
         node = self._node
         if node.pump_wanted and node.role is Role.LEADER:
             replication.pump(node)
+        if not (node.has_news() or self._handout.has_more()):
+            return None
         truncate_from, entries = node.log.take_unsaved()
         hard_state = HardState(node.term, node.voted_for) if node.hard_state_changed else None
         committed = self._handout.take()
@@ -298,8 +300,6 @@ class RaftCore:
         if ready.must_store:
             node.hard_state_changed = False
             node.handed.append(Handed(node.log.last_index, node.log.last_term, node.log.generation, hard_state, node.now))
-        elif not (node.before or node.after or node.replies or committed or node.abandoned or node.events):
-            return None
         node.before, node.after, node.replies, node.abandoned, node.events = [], [], [], [], []
         return ready
 

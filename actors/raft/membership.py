@@ -61,26 +61,25 @@ def changed(configuration: Configuration, change: Change) -> Configuration:
 
 
 class Configurations:
-    """The configuration in force, and what a truncation would bring back."""
+    """The configuration in force (`index`, `latest`, and the `quorum` of its voters), and what a truncation would bring back."""
 
     def __init__(self, latest: tuple[int, Configuration], before: Callable[[int], tuple[int, Configuration]]) -> None:
         self._history: list[tuple[int, Configuration]] = [latest]
         self._before = before
+        self._in_force()
 
-    @property
-    def index(self) -> int:
-        return self._history[-1][0]
+    def _in_force(self) -> None:
+        """Plain attributes: they are asked dozens of times for each entry, and change with an operator's decision."""
+        self.index, self.latest = self._history[-1]
+        self.quorum = quorum(len(self.latest.voters()))
 
     def lists(self, server_id: str) -> bool:
         """Is it in the configuration in force, or in one that a truncation may bring back?"""
         return any(configuration.get(server_id) is not None for _, configuration in self._history)
 
-    @property
-    def latest(self) -> Configuration:
-        return self._history[-1][1]
-
     def append(self, index: int, configuration: Configuration) -> None:
         self._history.append((index, configuration))
+        self._in_force()
 
     def truncate(self, index: int) -> bool:
         """Entries from `index` on are gone. True when that changed the configuration in force."""
@@ -90,6 +89,7 @@ class Configurations:
             self._history.pop()
         if not self._history:
             self._history.append(self._before(index))
+        self._in_force()
         return True
 
     def committed(self, commit: int) -> None:

@@ -17,7 +17,7 @@ import attrs
 
 from coterie.actors.raft.cache import LogCache
 from coterie.actors.raft.log import HardState, LogReader
-from coterie.actors.raft.membership import Configurations, quorum
+from coterie.actors.raft.membership import Configurations
 from coterie.actors.raft.progress import Progress
 from coterie.actors.raft.ready import ConfigurationChanged, ElectionEnded, Event, LeaderChanged, LostLeadership, Send
 from coterie.actors.raft.settings import Settings
@@ -102,6 +102,12 @@ class Node:
         self.handed: deque[Handed] = deque()
         self.reset_election_timer()
 
+    def has_news(self) -> bool:
+        """Is there anything in the outbox, or for the disk?"""
+        return bool(
+            self.before or self.replies or self.log.has_unsaved or self.hard_state_changed or self.after or self.events or self.abandoned
+        )
+
     # -- what it is --------------------------------------------------------------------------------------------------------------
 
     @property
@@ -114,7 +120,7 @@ class Node:
 
     @property
     def quorum(self) -> int:
-        return quorum(len(self.configuration.voters()))
+        return self.configurations.quorum
 
     def other_voters(self) -> list[Server]:
         return [server for server in self.configuration.voters() if server.id != self.me.id]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import random
 import shutil
 import signal
@@ -76,13 +77,14 @@ class Mix:
         self.loads: list[tuple[Node, str]] = []
         self.counts: dict[str, int] = {}
         self.publishers: list[str] = []
+        self.numbers = itertools.count()
 
     def fill(self) -> None:
         """Two loads at a time, one of them safe to retry."""
         running = {node for node, _ in self.loads}
         for node in self.cluster.others():
             if node not in running:
-                name = f"{node.name}.{len(self.publishers)}"
+                name = f"{node.name}.{next(self.numbers)}"
                 self.publishers.append(name)
                 ids = self.random.random() < 0.3
                 node.load(name, topics=TOPICS, pause=0.002, timeout=8, size=[1, 4096], ids=ids, seed=name)

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -46,18 +47,21 @@ class CommandFailed(Exception):
 
 
 def free_port() -> int:
-    """A TCP port free for UDP too, and whose neighbour is free: the second management server sits on the next port."""
+    """A TCP port free for UDP too, and whose neighbour is free: the second management server sits on the next port. It lies below the range that systems
+    give to outgoing connections: a node that is down for a while would lose it to one of those."""
     while True:
+        port = _ports.randrange(12_000, 32_000)
         with contextlib.ExitStack() as stack:
-            tcp = stack.enter_context(socket.socket())
-            tcp.bind(("127.0.0.1", 0))
-            port = tcp.getsockname()[1]
             try:
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
                 stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(("127.0.0.1", port))
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
         return port
+
+
+_ports = random.SystemRandom()
 
 
 class Node:

@@ -8,12 +8,13 @@ import itertools
 import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.product.nodes import CommandFailed, Node, free_port
-from tests.product.siege import Siege, call, post, resident_bytes, siege
+from tests.product.siege import Siege, call, counted, post, resident_bytes, siege
 from tests.product.wait import wait_for
 
 
@@ -174,6 +175,10 @@ def refused_join(node: Node, member: str, raft_addr: str) -> str:
     return f"{refused.value.name}: {refused.value.text}"
 
 
+def said_by(node: Node) -> str:
+    return (node.directory / f"{node.name}.stderr").read_text()
+
+
 def voters(node: Node) -> dict[str, tuple[str, str]]:
     return {m["id"]: (m["raft_addr"], m["suffrage"]) for m in node.status(local=True)["members"] if m["suffrage"] != "none"}
 
@@ -230,6 +235,35 @@ def test_a_join_at_an_address_where_something_else_listens_is_refused(same_quoru
         }[port]
         said = refused_join(same_quorum.leader, "n9", address)
         assert said.startswith("Unreachable") and address in said, said
+
+
+def test_a_node_that_leads_a_cluster_of_its_own_is_not_taken_in(same_quorum: Siege, tmp_path: Path) -> None:
+    stray = Node(tmp_path, "n4", same_quorum.cluster.seed, bootstrap=True)
+    try:
+        stray.start()
+        wait_for(lambda: stray.status(local=True)["role"] == "leader", 10, "it leads itself")
+        leader = same_quorum.leader
+        wait_for(lambda: any(m["id"] == "n4" and "leads" in m["meta"] for m in leader.status(local=True)["members"]), 10, "gossip tells")
+        said = refused_join(leader, "n4", stray.raft_addr)
+        assert said.startswith("InvalidRequest: id='n4'") and "without bootstrap" in said, said
+        assert stray.status(local=True)["leader_id"] == "n4"
+    finally:
+        stray.kill()
+
+
+def test_a_second_node_with_a_members_id_changes_nothing_and_is_named(same_quorum: Siege, tmp_path: Path) -> None:
+    before = {m["id"]: m["addr"] for m in same_quorum.leader.status(local=True)["members"]}
+    stray = Node(tmp_path, "n2", same_quorum.cluster.seed)
+    try:
+        stray.start()
+        for node in (same_quorum.leader, stray):
+            wait_for(lambda node=node: counted(node).get("gossip: address_conflict", 0) > 0, 10, f"{node.name} counts the conflict")
+        assert f"member n2 is at {before['n2']} and is claimed at {stray.config['mem_bind']} too" in said_by(same_quorum.leader)
+        with same_quorum.unharmed():
+            pass
+        assert {m["id"]: m["addr"] for m in same_quorum.leader.status(local=True)["members"] if m["id"] in before} == before
+    finally:
+        stray.kill()
 
 
 def test_a_leave_of_nobody_is_refused(same_quorum: Siege) -> None:

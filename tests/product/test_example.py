@@ -137,12 +137,12 @@ def test_metrics_tell_who_leads_who_is_there_and_how_far_all_are(services: Servi
         assert services.get(name, "/publish") == (200, "ok")
     assert services.metric("n1", "go_cluster_repl_published_total", **topic) == published + 10
     assert services.metric("n1", "go_cluster_repl_seq", **topic) == published + 10
+    wait_for(lambda: services.metric("n1", "go_cluster_repl_ack_seq", **topic) == published + 10, 10, "all have acknowledged")
     wait_for(lambda: services.metric("n1", "go_cluster_repl_lag", **topic) == 0, 10, "lag 0 in the end")
-    assert services.metric("n1", "go_cluster_repl_ack_seq", **topic) == published + 10
     for name in NAMES:
         node = {**topic, "node": name}
         assert services.metric("n1", "go_cluster_repl_ack_seq_per_node", **node) == published + 10
-        assert services.metric("n1", "go_cluster_repl_lag_per_node", **node) == 0
+        wait_for(lambda node=node: services.metric("n1", "go_cluster_repl_lag_per_node", **node) == 0, 10, f"{name} lags 0 in the end")
         assert (services.metric("n1", "go_cluster_repl_acks_per_node_total", **node) or 0) >= 10
         wait_for(
             lambda name=name: services.metric(name, "coterie_delivered_total", **topic) == published + 10, 10, f"{name} has delivered all"

@@ -97,7 +97,7 @@ def test_the_death_of_a_stalled_member_opens_the_window(tmp_path):
         other.load(topics=["t"], count=300, in_flight=300, timeout=1)
         assert other.load_done()["failed"].keys() == {"Overloaded"}
         slow.kill()
-        took = wait_for(lambda: _published(other, "t"), 20, "the window opens")
+        took = wait_for(lambda: _published(other, "t"), 3, "the window opens")
         print(f"\nthe window opened {took:.1f} s after the slow member's death")
         slow.start()
         cluster.wait_whole()
@@ -105,7 +105,7 @@ def test_the_death_of_a_stalled_member_opens_the_window(tmp_path):
         check_same(cluster.nodes)
 
 
-def test_a_stopped_follower_holds_nobody_up_for_longer_than_gossip_takes_to_notice(tmp_path):
+def test_a_follower_that_stands_still_stops_the_publishers_for_a_lease_at_most(tmp_path):
     with process_cluster(tmp_path, repl_window=64) as cluster:
         leader = cluster.leader()
         frozen, other = cluster.others(leader)
@@ -116,6 +116,7 @@ def test_a_stopped_follower_holds_nobody_up_for_longer_than_gossip_takes_to_noti
         line = other.load_done()
         print(f"\nwith a frozen follower: {line}")
         assert line["acked"] == 2000
+        assert line["worst"] < 2, "Raft notices it after a lease of half a second, gossip after five"
         frozen.signal(signal.SIGCONT)
         cluster.wait_whole()
         cluster.wait_settled()

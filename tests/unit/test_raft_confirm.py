@@ -1,4 +1,4 @@
-"""Is this server still the leader? Asked of the quorum before anything is answered from the leader's state (ReadIndex)."""
+"""Is this server still the leader? Asked of the quorum before anything is answered from the leader's state (ReadIndex). And whom does it not hear?"""
 
 import pytest
 
@@ -56,3 +56,19 @@ def test_a_deposed_leader_that_stood_still_is_not_confirmed_by_its_memory():
     old = cluster.bootstrap("n1").core
     later = cluster.now + 30
     assert not old.confirm(later, later)
+
+
+def test_a_peer_is_silent_when_its_connection_ends_or_it_has_not_answered_for_a_lease():
+    cluster = RaftCluster("n1", "n2", "n3")
+    leader = cluster.bootstrap("n1").core
+    assert leader.silent(cluster.now) == frozenset()
+    cluster.stop("n3")
+    assert leader.silent(cluster.now) == {"n3"}
+    cluster["n2"].stuck = True
+    cluster.pass_time(cluster.settings.lease_timeout - 0.15)
+    assert leader.silent(cluster.now) == {"n3"}
+    assert leader.silent(cluster.now + 0.2) == {"n2", "n3"}
+    cluster.restart("n3")
+    cluster.pass_time(0.1)
+    assert leader.silent(cluster.now) == {"n2"}
+    assert cluster["n3"].core.silent(cluster.now) == frozenset(), "who does not lead hears nobody's answers"

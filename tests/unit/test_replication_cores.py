@@ -31,6 +31,24 @@ class TestWindow:
     def make(self, last, limit=10):
         return Window(limit, lambda topic: last.get(topic, 0))
 
+    def test_who_is_silent_does_not_count_and_catches_up_beside_the_others_when_it_speaks_again(self):
+        last = {"t": 0}
+        window = self.make(last)
+        window.set_live(frozenset("ab"))
+        for node in "ab":
+            window.acknowledge(node, {"t": 0}, True)
+        last["t"] = 10
+        window.acknowledge("a", {"t": 10}, False)
+        assert (window.room("t"), window.slowest("t")) == (0, ("b", 0))
+        window.set_silent(frozenset("b"))
+        assert (window.room("t"), window.slowest("t")) == (10, ("a", 10))
+        last["t"] = 40
+        window.acknowledge("a", {"t": 40}, False)
+        window.set_silent(frozenset())
+        assert window.room("t") == 10, "it is far behind, and stops nobody"
+        window.acknowledge("b", {"t": 35}, False)
+        assert window.room("t") == 5, "it is near the end again, and counts"
+
     def test_it_shuts_at_the_slowest_and_opens_by_its_acknowledgement(self):
         last = {"t": 0}
         window = self.make(last)

@@ -209,13 +209,10 @@ def test_subscribers_go_on_within_ten_seconds_after_every_fault(tmp_path):
                     loaded.append((node, node.load(f"{node.name}.{len(loaded)}", topics=["a"], pause=0.005, timeout=5)))
                 fault(victim)
                 cluster.wait_leader(cluster.nodes)
-                healed, before = time.monotonic(), {}
-                for node in cluster.nodes:
-                    before[node.name] = progress(node)
-                for node in cluster.nodes:
-                    wait_for(
-                        lambda node=node: progress(node) > before[node.name], 10, f"{node.name} is delivered to after {fault.__name__}"
-                    )
+                healed = time.monotonic()
+                for node, before in [(node, progress(node)) for node in cluster.nodes]:
+                    what = f"{node.name} is delivered to after {fault.__name__}"
+                    wait_for(lambda node=node, before=before: progress(node) > before, 10, what)
                 print(f"\n{fault.__name__} of {victim.name}: all go on after {time.monotonic() - healed:.2f} s", end="")
                 for node, name in loaded[-2:]:
                     node.load_done(name, stop=True)

@@ -1,0 +1,103 @@
+"""Wounds of others that come from the disk: what was changed behind our back, and what never gives its room back."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import pytest
+
+from coterie import Cluster, Config, HandlerActor, StorageError
+from coterie.actors.lmdb_env import Identity
+from coterie.actors.replication.buffer import BufferWrite, Remembered, StoredBatch
+from coterie.actors.replication.lmdb_buffer import LmdbBuffer
+from tests.product.wait import wait_for
+
+WAIT = 10.0
+
+
+class Notes(HandlerActor):
+    def __init__(self):
+        super().__init__()
+        self.notes = []
+
+    def handle_sync(self, topic, data):
+        self.notes.append(data)
+
+    def on_message(self, message):
+        return list(self.notes)
+
+
+def config(tmp_path, name, **more):
+    return Config(
+        node_id=name, raft_addr="127.0.0.1:0", mem_bind="127.0.0.1:0", mgmt_addr="127.0.0.1:0", data_dir=tmp_path / name,
+        app_handlers=Notes, **more,
+    )  # fmt: skip
+
+
+def flip_one_bit(path, where):
+    """In each place of the file where `where` stands: LMDB may have copied its page, and either copy may be the one in force."""
+    content = bytearray(path.read_bytes())
+    at = content.find(where)
+    assert at >= 0
+    while at >= 0:
+        content[at] ^= 1
+        at = content.find(where, at + 1)
+    path.write_bytes(content)
+
+
+def delivered(cluster):
+    return sum(topic.delivered for topic in cluster.status(local=True).topics)
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "cut page"])
+def test_one_flipped_bit_or_cut_page_is_found_and_refused_and_all_is_fetched_again_from_the_peers(tmp_path, damage):
+    """Jepsen on NATS 2.12.1: one node's damage lost data, or spread to the others."""
+    records = [b"record %d of many" % number for number in range(20)]
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(Cluster(config(tmp_path, "n1", bootstrap=True)))
+        seed = first.ref.addresses()["gossip"]
+        second = stack.enter_context(Cluster(config(tmp_path, "n2", seeds_csv=seed)))
+        with Cluster(config(tmp_path, "n3", seeds_csv=seed)) as third:
+            first.join("n2", second.ref.addresses()["raft"])
+            first.join("n3", third.ref.addresses()["raft"])
+            for record in records:
+                first.publish("t", record)
+            wait_for(lambda: delivered(third) == len(records), WAIT, "n3 has them")
+        log = tmp_path / "n3" / "raft" / "data.mdb"
+        if damage == "flipped bit":
+            flip_one_bit(log, records[-1])
+        else:
+            log.write_bytes(log.read_bytes()[:-8192])
+        with pytest.raises(StorageError, match=r"damaged.*remedy: .*remove this server from the quorum, move its data directory away"):
+            Cluster(config(tmp_path, "n3", seeds_csv=seed))
+        assert first.publish("t", b"the others go on").seq == len(records) + 1
+        first.leave("n3")
+        (tmp_path / "n3").rename(tmp_path / "n3.damaged")
+        again = stack.enter_context(Cluster(config(tmp_path, "n3", seeds_csv=seed)))
+        first.join("n3", again.ref.addresses()["raft"])
+        wait_for(lambda: delivered(again) == delivered(second) == len(records) + 1, WAIT, "n3 has everything again")
+        assert stored(again) == stored(first) == stored(second)
+
+
+def stored(cluster):
+    supervisor = cluster.ref._actor_weakref()
+    buffer = supervisor._rooms._replication._buffer
+    wait_for(lambda: buffer.load().topics["t"].next_seq == 22, WAIT, "stored")
+    return [batch.data for batch in buffer.read("t", 1, 1 << 20, 100)]
+
+
+def test_the_file_of_the_buffer_does_not_grow_while_what_is_trimmed_makes_room(tmp_path):
+    """vault #11072, boltdb #640: free lists that grow, writes that amplify. Here a topic of constant size is written over, many times."""
+    buffer = LmdbBuffer.open(tmp_path / "buffer", Identity("n1", "a" * 32), map_bytes=1 << 20)
+    sizes = random.Random(1)
+    used = []
+    for number in range(1, 601):
+        data = bytes(sizes.randrange(100, 40_000))
+        ids = [Remembered(b"id %d" % number, "t", number, number)]
+        trim = [("t", max(1, number - 10))]
+        buffer.write(BufferWrite(batches=[StoredBatch("t", number, 1, number, data)], applied=(number, 1), dedupe_add=ids, dedupe_limit=50, trim=trim))
+        used.append(buffer.usage().used_bytes)
+    buffer.close()
+    assert used[-1] <= 1.25 * used[100], "the room of what went is used again"
+    assert used[-1] < 4 * 10 * 40_000
