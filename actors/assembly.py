@@ -7,6 +7,7 @@ was opened is closed again when a later step fails. Closing is the reverse, and 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ import pykka
 from coterie.actors.base import LATER, Crash, Ref
 from coterie.actors.config import Config
 from coterie.actors.data_dir import DataDir
-from coterie.actors.errors import InvalidRequest
+from coterie.actors.errors import BindFailed, InvalidRequest
 from coterie.actors.event_bus import Callbacks, EventBus
 from coterie.actors.future import LightFuture
 from coterie.actors.handler import HandlerActor, ObjectHandler
@@ -52,7 +53,8 @@ from coterie.actors.replication.room import Replication
 from coterie.actors.topology import META_LEADS, META_RAFT, own_meta
 from coterie.actors.wires import Wires
 from coterie.transport.addresses import parse_address
-from coterie.transport.errors import AddressError
+from coterie.transport.errors import AddressError, BindError
+from coterie.transport.gossip import check_bind
 from coterie.transport.grpc_client import ChannelPool
 
 STOP_PATIENCE = 5.0  # seconds for each room to stop
@@ -73,6 +75,7 @@ class Rooms:
         self.metrics = Metrics(config.node_id)
         self.app_handler: Any = None
         self._closing: list[Callable[[], object]] = []  # what is open, latest last
+        self._closing_since = 0.0
         self._replication: Replication | None = None
         self._handler: Any = None
 
@@ -84,9 +87,13 @@ class Rooms:
         directory, log, buffer = self._open_storage()
         self.events = self._start(EventBus, config.node_id, self._on_crash)
         if Callbacks.wanted(config):
-            callbacks = self._start(Callbacks, config, self._on_crash)
+            callbacks = self._start_application(Callbacks, config, self._on_crash)
             self.events.ask(Subscribe(listener=callbacks, capacity=1 << 20))
         self._open_management()
+        try:
+            check_bind(config.mem_bind)  # gossip tells Raft's address and opens after it, but Raft must not begin to lead for nothing
+        except (BindError, AddressError) as error:
+            raise BindFailed(str(error)) from error
         raft = self._open_raft(log, buffer)
         self._open_membership(directory)
         replication = self._replication
@@ -100,6 +107,12 @@ class Rooms:
     def _start(self, actor: Any, *args: Any, **kwargs: Any) -> Ref:
         ref: Ref = actor.start(*args, **kwargs)
         self._closing.append(lambda: ref.stop(timeout=STOP_PATIENCE))
+        return ref
+
+    def _start_application(self, actor: Any, *args: Any) -> Ref:
+        """An actor that runs the application's code, which may never return: all of them together get `STOP_PATIENCE`."""
+        ref: Ref = actor.start(*args)
+        self._closing.append(lambda: ref.stop(timeout=max(0.1, self._closing_since + STOP_PATIENCE - time.monotonic())))
         return ref
 
     def _open_storage(self) -> tuple[DataDir | None, RaftLog, ReplicationBuffer]:
@@ -210,10 +223,10 @@ class Rooms:
     def _application(self, handlers: Any) -> Any:
         """`Config.app_handlers`: a running handler's reference, a HandlerActor class, or any object with some of the three methods."""
         if isinstance(handlers, type) and issubclass(handlers, HandlerActor):
-            return self._start(handlers)
+            return self._start_application(handlers)
         if hasattr(handlers, "actor_urn") and hasattr(handlers, "ask"):
             return handlers
-        return self._start(ObjectHandler, handlers)
+        return self._start_application(ObjectHandler, handlers)
 
     # -- while it runs --------------------------------------------------------------------------------------------------------
 
@@ -302,6 +315,7 @@ class Rooms:
         return self._supervisor._actor_weakref().log
 
     def close(self) -> None:
+        self._closing_since = time.monotonic()
         closing, self._closing = self._closing, []
         for step in reversed(closing):
             self._try(step)

@@ -101,12 +101,10 @@ class Actor(pykka.ThreadingActor):
         self.node = node
         self.log = Log(f"coterie.{node}.{self.concern}" if node else f"coterie.{self.concern}")
         self.reply_to: LightFuture | None = None
-        self.crashes = 0
         self.handled = 0
         self._on_crash = on_crash
         self._wake_time: float | None = None
         self._restarts: list[float] = []
-        self._last_message: Any = None
 
     # -- for subclasses -------------------------------------------------------------------------------------------------------
 
@@ -189,7 +187,6 @@ class Actor(pykka.ThreadingActor):
             return
         self.reply_to = reply
         if reply is None:
-            self._last_message = message
             self.on_receive(message)
             return
         try:
@@ -218,7 +215,6 @@ class Actor(pykka.ThreadingActor):
 
     def _crashed(self, error: BaseException, fatal: bool) -> None:
         now = time.monotonic()
-        self.crashes += 1
         self._restarts = [t for t in self._restarts if now - t < RESTART_WINDOW] + [now]
         fatal = fatal or len(self._restarts) > MAX_RESTARTS
         if self.handled or not isinstance(error, CoterieError):  # a typed error of the set-up goes to whoever starts it, who says it once

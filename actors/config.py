@@ -22,21 +22,20 @@ from coterie.transport.errors import AddressError
 _LATER: Final = "this version does not have it yet; leave it at its default"
 
 
-def _duration(positive: bool = False) -> Callable[[object, attrs.Attribute[Any]], float]:
-    def convert(value: object, field: attrs.Attribute[Any]) -> float:
-        try:
-            number = seconds(value)
-        except ValueError as error:
-            raise ConfigError(field.name, value, str(error)) from None
-        if positive and number == 0:
-            raise ConfigError(field.name, value, "give a duration above zero")
-        return number
-
-    return convert
+def _duration(value: object, field: attrs.Attribute[Any]) -> float:
+    try:
+        number = seconds(value)
+    except ValueError as error:
+        raise ConfigError(field.name, value, str(error)) from None
+    if number == 0:
+        raise ConfigError(field.name, value, "give a duration above zero")
+    return number
 
 
-def duration_field(default: float, positive: bool = True) -> Any:
-    return attrs.field(default=default, converter=attrs.Converter(_duration(positive), takes_field=True))
+def duration_field(default: float, later: bool = False) -> Any:
+    """later: of a feature that this version does not have, so that only the default is taken."""
+    validator = _not_yet if later else None
+    return attrs.field(default=default, converter=attrs.Converter(_duration, takes_field=True), validator=validator)
 
 
 def _text(limit: int, required: bool = False) -> Callable[[object, attrs.Attribute[Any], object], None]:
@@ -135,8 +134,8 @@ class Config:
     discovery_kind: str = attrs.field(default="static", validator=_one_of("static", "dns", "file"))
     seeds_csv: str = attrs.field(default="", validator=_seeds)
     dns_names_csv: str = attrs.field(default="", validator=_not_yet)
-    dns_port: int = attrs.field(default=7946, validator=_integer(1, 65535))
-    disc_refresh: float = duration_field(5.0)
+    dns_port: int = attrs.field(default=7946, validator=[_integer(1, 65535), _not_yet])
+    disc_refresh: float = duration_field(5.0, later=True)
     file_path: str = attrs.field(default="", validator=_not_yet)
     file_env: str = attrs.field(default="", validator=_not_yet)
 
@@ -170,6 +169,13 @@ class Config:
         if self.discovery_kind != "static":
             raise ConfigError(
                 "discovery_kind", self.discovery_kind, "this version discovers by 'static' seeds only; 'dns' and 'file' come later"
+            )
+        first, second = ("http_addr", "grpc_addr") if self.mgmt_proto == "http" else ("grpc_addr", "http_addr")
+        if getattr(self, first):
+            raise ConfigError(
+                first,
+                getattr(self, first),
+                f"{self.mgmt_proto} sits on mgmt_addr; leave this empty, or say with {second} where the other sits",
             )
         if self.lease_timeout > self.heartbeat_timeout:
             raise ConfigError(

@@ -19,6 +19,9 @@ from typing import Any
 
 import pykka
 
+from coterie.transport.logs import Log
+
+LOG = Log("coterie.future")
 _waiting = threading.Lock()  # guards the waiter lists of all futures; held for a few instructions
 
 
@@ -100,7 +103,10 @@ class LightFuture(pykka.Future[Any]):
         with _waiting:
             waiters, self._waiters = self._waiters, ()
         for waiter in waiters:
-            waiter()
+            try:
+                waiter()
+            except Exception:
+                LOG.exception("a callback of a future raised; the future is resolved all the same")
 
 
 def gather(futures: list[LightFuture], then: Callable[[], Any]) -> None:

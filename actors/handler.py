@@ -10,7 +10,6 @@ beside topic and data: with `record.seq` a handler can skip what it has already 
 from __future__ import annotations
 
 import inspect
-import threading
 from typing import Any
 
 import attrs
@@ -18,13 +17,6 @@ import attrs
 from coterie.actors.base import Actor
 from coterie.actors.errors import HandlerFailed
 from coterie.actors.messages import Deliver, Delivered, HandleRead, HandleWrite
-
-_thread = threading.local()
-
-
-def inside_handler() -> bool:
-    """Whether the calling thread is inside a handler's call: whoever blocks there also blocks the acknowledgement of what it handles."""
-    return getattr(_thread, "inside", False)
 
 
 @attrs.define(slots=True)
@@ -80,7 +72,6 @@ class HandlerActor(Actor):
 
     def _deliver(self, batch: Deliver) -> Delivered:
         topic, handle, done = batch.topic, self.handle_sync, 0
-        _thread.inside = True
         try:
             if self._wants_record:
                 for seq, data, headers in batch.records:
@@ -93,20 +84,15 @@ class HandlerActor(Actor):
                     done += 1
         except Exception as error:  # noqa: BLE001 - the application's code: the delivery actor counts, logs and retries it
             return Delivered(done, error)
-        finally:
-            _thread.inside = False
         return Delivered(done)
 
     def _call(self, method: Any, op: str, data: bytes) -> bytes:
-        _thread.inside = True
         try:
             answer = method(op, data)
         except HandlerFailed:
             raise
         except Exception as error:
             raise HandlerFailed(f"{method.__name__}({op!r}) raised {type(error).__name__}: {error}") from error
-        finally:
-            _thread.inside = False
         if not isinstance(answer, (bytes, bytearray, memoryview)):
             raise HandlerFailed(f"{method.__name__}({op!r}) returned {type(answer).__name__}; it must return bytes")
         return bytes(answer)

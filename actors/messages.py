@@ -422,7 +422,6 @@ class Topology:
     mgmt_addr: dict[str, str] = attrs.field(factory=dict)
     live: frozenset[str] = frozenset()
     silent: frozenset[str] = frozenset()  # what the leader's Raft hears nothing from, long before gossip gives it up
-    learners_of_stream: frozenset[str] = frozenset()  # live members that are no Raft servers: they follow by stream
 
 
 # -- between rooms: delivery to the application -----------------------------------------------------------------------------------

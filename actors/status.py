@@ -12,6 +12,36 @@ from coterie.actors.messages import ClusterStatus, Member, MembershipView, Membe
 
 SILENT_AFTER = 2.0  # seconds without an answer after which a leader counts a voter as dead
 
+# What rooms count of their ordinary work: in the metrics, but nothing of it was refused or lost.
+ORDINARY = frozenset(
+    f"{room}: {reason}"
+    for room, reasons in {
+        "raft": (
+            "elections",
+            "leaderships",
+            "server: connections",
+            "server: connections now",
+            "server: half bytes now",
+            "links: dials",
+            "links: connections",
+        ),
+        "gossip": (
+            "packets received",
+            "packets sent",
+            "streams",
+            "streams now",
+            "merged",
+            "join_merged",
+            "alive_old",
+            "accusation_old",
+            "refuted",
+            "forgotten",
+            "health",
+        ),
+    }.items()
+    for reason in reasons
+)
+
 
 def combine(
     me: str,
@@ -103,10 +133,11 @@ def _warnings(raft: RaftView, voters: list[PeerView], living: list[str], needed:
 
 
 def _dropped(**rooms: Mapping[str, int]) -> dict[str, int]:
-    """Every counter of the rooms that is not zero, under its room's name."""
-    counts: dict[str, int] = {}
-    for room, counters in rooms.items():
-        for reason, count in counters.items():
-            if count:
-                counts[f"{room}: {reason.removeprefix(room + ' ')}"] = count
-    return counts
+    """Every counter of the rooms that is not zero and tells of something refused, lost or not understood, under its room's name."""
+    counts = {
+        f"{room}: {reason.removeprefix(room + ' ')}": count
+        for room, counters in rooms.items()
+        for reason, count in counters.items()
+        if count
+    }
+    return {reason: count for reason, count in counts.items() if reason not in ORDINARY}

@@ -185,14 +185,20 @@ class ClusterSupervisor(Actor):
     # -- inbox ----------------------------------------------------------------------------------------------------------------
 
     def on_receive(self, message: Any) -> Any:
-        if self._fatal is not None and not isinstance(message, (Status, Subscribe)) and message not in ("addresses", "failed"):
-            raise self._fatal
         if callable(message):
-            return message()
+            return message()  # of this node's own rooms: a node that has failed still puts its status together
+        if self._fatal is not None and not isinstance(message, (Status, Subscribe)) and message not in ("addresses", "failed"):
+            return self._refuse(self._fatal)
         handle = _HANDLERS.get(type(message))
         if handle is None:
             return self._say(message)
         return handle(self, message)
+
+    def _refuse(self, reason: CoterieError) -> Any:
+        """Answer instead of raising: a StorageError that leaves an actor's handler ends the actor, and this one must stay to say what happened."""
+        if self.reply_to is not None:
+            self.reply_to.fail(reason)
+        return LATER
 
     def _say(self, message: Any) -> Any:
         if message == "addresses":
@@ -295,7 +301,7 @@ class ClusterSupervisor(Actor):
     # -- handlers -------------------------------------------------------------------------------------------------------------
 
     def _register(self, handler: Any) -> bool:
-        if not (isinstance(handler, pykka.ActorRef) and handler.is_alive()):
+        if not (isinstance(handler, Ref) and handler.is_alive()):
             raise InvalidRequest(f"ref={handler!r}: give the reference of a running HandlerActor, as its start() returns it")
         self._handler = handler
         self._need().handler_changed(handler)
@@ -471,7 +477,8 @@ class ClusterSupervisor(Actor):
         for room in (rooms.raft, rooms.publisher):
             room.stop(block=False)
         self._router.close()
-        self._topology = Topology(term=self._topology.term)
+        self._raft = RaftView(term=self._raft.term, servers=self._raft.servers)
+        self._look_around()  # whoever acts on it, and the gossip, must not take this node for the leader any more
         self._refresh_at = None
         self.failed.set(self._fatal)
 

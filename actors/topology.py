@@ -32,7 +32,6 @@ def topology(me: str, raft: RaftView, membership: MembershipView) -> Topology:
         mgmt_addr={name: meta[META_MGMT] for name, meta in live.items() if META_MGMT in meta},
         live=frozenset(live) | {me},
         silent=raft.silent,
-        learners_of_stream=frozenset(name for name, meta in live.items() if name not in servers and META_GRPC in meta),
     )
 
 

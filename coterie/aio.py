@@ -84,7 +84,11 @@ class AsyncCluster:
     async def start(self) -> AsyncCluster:
         self._ref = await asyncio.get_running_loop().run_in_executor(None, ClusterSupervisor.start, self.config)
         if self._handler is not None:
-            await self.register(self._handler)
+            try:
+                await self.register(self._handler)
+            except BaseException:  # also when it is cancelled: nobody would stop the node
+                await self.stop()
+                raise
         return self
 
     async def stop(self) -> None:

@@ -38,7 +38,11 @@ class Cluster:
         """handler: a running HandlerActor's reference. Raises ConfigError, StorageError, BindFailed."""
         self.ref: ClusterRef = ClusterSupervisor.start(config)
         if handler is not None:
-            self.register(handler)
+            try:
+                self.register(handler)
+            except BaseException:  # nobody else holds the reference
+                self.ref.stop()
+                raise
 
     def register(self, handler: Any) -> None:
         self.ref.ask(RegisterHandler(handler))

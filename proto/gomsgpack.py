@@ -32,7 +32,6 @@ _CONTAINERS: Final = _ARRAYS | _MAPS
 MAX_UINT8: Final = (1 << 8) - 1
 MAX_UINT16: Final = (1 << 16) - 1
 MAX_UINT32: Final = (1 << 32) - 1
-MAX_UINT64: Final = (1 << 64) - 1
 _INT64: Final = 1 << 63
 
 # What msgpack raises over bad bytes: cut off, no such code, nested too deeply, a limit, a time that is none.

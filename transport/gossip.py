@@ -32,7 +32,7 @@ from coterie.transport.limits import LOG, Complaints, Counters
 from coterie.transport.listener import Listener, bind_socket
 from coterie.transport.stream import dial, hang_up, tune
 
-__all__ = ["GossipTransport"]
+__all__ = ["GossipTransport", "check_bind"]
 
 STREAM_TIMEOUT: Final = 10.0
 MAX_STREAMS: Final = 128
@@ -281,6 +281,12 @@ class GossipTransport:
             while rest > 0 and (data := sock.recv(READ_BYTES)):
                 rest -= len(data)
                 sock.settimeout(_left(deadline))
+
+
+def check_bind(bind: str) -> None:
+    """Could a transport bind there now? Raises BindError, AddressError. For who must know before it can say what it will gossip."""
+    for sock in _bind_both(parse_address(bind)):
+        sock.close()
 
 
 def _bind_both(address: Address) -> tuple[socket.socket, socket.socket]:

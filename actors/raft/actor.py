@@ -155,7 +155,7 @@ class RaftActor(Actor):
         raise RuntimeError("a Raft server whose state is in doubt does not go on: restart the node, it recovers from its log")
 
     def on_stop(self) -> None:
-        self._release()
+        """Whoever waits is answered first: closing connections may take a while."""
         error = Indeterminate("the node stopped before the outcome was known")
         contexts = [context for _, context, _ in self._proposals]
         self._proposals = []
@@ -170,6 +170,7 @@ class RaftActor(Actor):
         for _, reply in self._confirming:
             reply.fail(NotLeader())
         self._changes, self._transfers, self._confirming = [], [], []
+        self._release()
 
     def _release(self) -> None:
         if self._server is not None:
@@ -240,6 +241,10 @@ class RaftActor(Actor):
         self._after()
 
     def _propose(self) -> None:
+        """While leadership is being handed over, proposals wait here, in their order: they are in the log if that fails, and refused if it is done. Refused at
+        once, they would come back at once, and some of them behind younger ones that came just after the hand-over had failed."""
+        if self.core.transferring:
+            return
         batch, self._proposals = self._proposals, []
         try:
             first = self.core.propose(
@@ -253,7 +258,7 @@ class RaftActor(Actor):
                 self._want_appended.append((context, first + offset))
 
     def _refuse(self, contexts: list[Any]) -> None:
-        """Not in the log, and it will not be. While leadership is being handed over, this is still its holder: nobody else can be named."""
+        """Not in the log, and it will not be. A leader refuses what was meant for an earlier leadership: nobody else can be named then."""
         self._counts["proposals refused"] += len(contexts)
         leader = self.core.leader if self.core.role is not Role.LEADER else None
         self._fail(contexts, NotLeader(leader.id if leader else "", leader.address if leader else ""))
@@ -355,16 +360,15 @@ class RaftActor(Actor):
     def _tell_events(self, events: list[Any]) -> None:
         assert self._links is not None
         for event in events:
-            if isinstance(event, core_events.ConfigurationChanged):
-                self._links.reconcile(self.core.peers())
-            elif isinstance(event, core_events.ElectionStarted):
+            if isinstance(event, core_events.ElectionStarted):
                 self._counts["elections"] += 1
             elif isinstance(event, core_events.BecameLeader):
                 self._counts["leaderships"] += 1
                 self.log.info("leads in term %d", event.term)
             elif isinstance(event, core_events.LostLeadership):
                 self.log.info("leads no more (term %d): %s", event.term, event.reason)
-        self._links.reconcile(self.core.peers())
+        for peer in self._links.reconcile(self.core.peers()):
+            self.core.disconnected(peer, time.monotonic())  # its link says no more: it is not current
         self._settle_transfers(events)
         self._tell(events)
 

@@ -100,6 +100,8 @@ def ask(node: Node, peer: Server) -> None:
 
 def on_vote_response(node: Node, peer: str, token: VoteToken, message: Response | RpcError | None) -> None:
     """RequestVote or RequestPreVote was answered (Raft paper, 5.2; thesis, 9.6)."""
+    if message is None:
+        return  # the connection ended first: the voter is asked again when there is a new one
     asking = Role.PRE_CANDIDATE if token.pre_vote else Role.CANDIDATE
     granted = False
     if isinstance(message, (VoteResponse, PreVoteResponse)):

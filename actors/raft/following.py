@@ -40,14 +40,14 @@ class Unacceptable(Exception):
 
 def on_append_request(node: Node, request: AppendRequest) -> AppendResponse | RpcError:
     """AppendEntries (Raft paper, figure 2): also hashicorp's heartbeat, which matches anywhere, since it carries neither prev nor commit."""
+    if _is_strange(node, request.header):
+        node.counters["append_requests_of_strangers"] += 1
+        return RpcError(f"{request.header.id!r} is no server of the configuration here, which has a leader of its own in term {node.term}")
     if request.term < node.term:
         return AppendResponse(node.header, node.term, node.log.last_index, success=False)
     if request.term == node.term and node.role is Role.LEADER:
         node.counters["second_leader_of_term"] += 1
         return RpcError(f"term {node.term} is led by {node.me.id}, which is this server")
-    if _is_strange(node, request.header):
-        node.counters["append_requests_of_strangers"] += 1
-        return RpcError(f"{request.header.id!r} is no server of the configuration here, and the leader of term {node.term} is alive")
     _follow(node, request)
     refusal = _mismatch(node, request)
     if refusal is not None:
@@ -65,10 +65,16 @@ def _is_strange(node: Node, sender: Header) -> bool:
 
     It may be a true leader whose configuration we lack: then our own leader falls silent, and we follow it a heartbeat time-out later. But it may
     also be a removed server, one of another cluster, or a forger, none of whom may depose a leader (hashicorp/raft believes them all).
+
+    The only voter of its configuration is its own leader, also in the moment before it has elected itself: nobody can have become leader of that
+    cluster without it. It was added to another cluster with its log still in place, and where terms happen to agree, the two logs would be taken for one.
+    It does not tell such a sender its term either, which would depose that cluster's leader if it is the later one.
     """
-    if not node.configuration.servers or node.configurations.lists(sender.id) or not node.leader_is_alive():
+    if not node.configuration.servers or node.configurations.lists(sender.id):
         return False
-    return node.leader is None or node.leader.id != sender.id
+    if node.is_voter and not node.other_voters():
+        return True
+    return node.leader_is_alive() and (node.leader is None or node.leader.id != sender.id)
 
 
 def _follow(node: Node, request: AppendRequest) -> None:

@@ -7,6 +7,7 @@ was replaced (its address changed) are told apart from those of its successor.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from coterie.transport.raft_client import RaftPeer
 RESPONSE: Final = "response"
 CONNECTED: Final = "connected"
 DISCONNECTED: Final = "disconnected"
+CLOSE_PATIENCE: Final = 2.0  # seconds
 
 
 class Links:
@@ -35,8 +37,7 @@ class Links:
         addresses = {server.id: server.address for server in wanted}
         gone = [peer for peer, (_, address, _) in self._links.items() if addresses.get(peer) != address]
         for peer in gone:
-            link = self._links.pop(peer)[2]
-            threading.Thread(target=link.close, name=f"{self._name}/raft-hang-up", daemon=True).start()
+            self._hang_up(self._links.pop(peer)[2])
         for peer, address in addresses.items():
             if peer not in self._links:
                 self._dial(peer, address)
@@ -86,6 +87,14 @@ class Links:
         return total
 
     def close(self) -> None:
-        for _, _, link in self._links.values():
-            link.close()
+        """Hang up on everybody at once, and wait: but not for a name look-up that hangs."""
+        until = time.monotonic() + CLOSE_PATIENCE
+        closing = [self._hang_up(link) for _, _, link in self._links.values()]
         self._links.clear()
+        for thread in closing:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _hang_up(self, link: RaftPeer) -> threading.Thread:
+        thread = threading.Thread(target=link.close, name=f"{self._name}/raft-hang-up", daemon=True)
+        thread.start()
+        return thread

@@ -41,6 +41,7 @@ def pack_entries(entries: Iterable[Entry], first: int) -> list[tuple[bytes, byte
     crc32, pack_index, pack_head, pack_crc = zlib.crc32, _INDEX.pack, _HEAD.pack, _CRC.pack
     records = []
     expected = first
+    like, prefix = (-1, -1, b""), b""  # what the entries of a batch have in common is packed once
     try:
         for index, term, kind, data, extensions, appended_at in entries:
             if index != expected:
@@ -49,7 +50,9 @@ def pack_entries(entries: Iterable[Entry], first: int) -> list[tuple[bytes, byte
                 )
             expected += 1
             if extensions is None and data is not None:
-                body = pack_head(_VERSION, kind, len(appended_at), 0, term) + appended_at + data
+                if (term, kind, appended_at) != like:
+                    like, prefix = (term, kind, appended_at), pack_head(_VERSION, kind, len(appended_at), 0, term) + appended_at
+                body = prefix + data
             else:
                 flags = _VERSION | (_NIL_DATA if data is None else 0) | (0 if extensions is None else _EXTENDED)
                 extensions = extensions or b""

@@ -155,7 +155,7 @@ class Delivery(Actor):
         until = time.monotonic() + STOP_PATIENCE
         for topic in self._topics.values():
             if topic.outstanding is not None:
-                with contextlib.suppress(pykka.Timeout, pykka.ActorDeadError):
+                with contextlib.suppress(Exception):  # it raised, died, or does not return: then what it has had is not known
                     topic.outstanding.get(timeout=max(0.0, until - time.monotonic()))
                     self._advance(topic, _result(topic.outstanding).count)
         if self._moved:

@@ -52,9 +52,14 @@ class Proposals:
         self._raft, self._window, self._most_bytes, self._most_entries = raft, window, most_bytes, most_entries
         self.under_way: dict[Proposal, None] = {}
         self.in_flight: dict[str, int] = {}
+        self._term = 0  # the leadership that the entries under way are meant for
 
     def propose(self, waiting: Waiting, now: float, wall: float, term: int) -> None:
-        """Make entries of what waits, as far as windows and the entries under way allow."""
+        """Make entries of what waits, as far as windows and the entries under way allow. What is out with an earlier leadership must have its outcome
+        before: what of it is refused goes back to its place, and that is before everything younger."""
+        if self.under_way and term != self._term:
+            return
+        self._term = term
         while waiting.active and len(self.under_way) < self._most_entries:
             proposal = self._packed(waiting, now, int(wall * 1000))
             if proposal is None:

@@ -24,7 +24,7 @@ def first_write(node: Node, deadline: float = 15) -> float:
 
 
 def kill_leader_under_load(
-    cluster: ProcessCluster, round_: int, topics: list[str], seconds: float = 0.5, **load: object
+    cluster: ProcessCluster, round_: int, topics: list[str], seconds: float = 0.3, **load: object
 ) -> tuple[float, list[str]]:
     """Load from the two others, SIGKILL of the leader, a write, more load, the dead one started again. -> (seconds to the write, the publishers)."""
     leader = cluster.leader()

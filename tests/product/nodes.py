@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -12,13 +13,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tests.product.wait import wait_for
 
@@ -46,22 +48,55 @@ class CommandFailed(Exception):
         self.name, self.text = name, text
 
 
-def free_port() -> int:
-    """A TCP port free for UDP too, and whose neighbour is free: the second management server sits on the next port. It lies below the range that systems
-    give to outgoing connections: a node that is down for a while would lose it to one of those."""
-    while True:
-        port = _ports.randrange(12_000, 32_000)
-        with contextlib.ExitStack() as stack:
+class _Ports:
+    """Ports that no other test run of this machine takes, also while the node they belong to is down. They lie below the range that systems give to outgoing
+    connections, and come in blocks; a lock on a file says that a block is taken, for as long as this process lives."""
+
+    FIRST: Final = 20_000
+    BLOCK: Final = 100
+    BLOCKS: Final = 120
+
+    def __init__(self) -> None:
+        self._left: list[int] = []
+        self._locks: list[int] = []
+
+    def pair(self) -> int:
+        """A port free for TCP and UDP, whose neighbour is free, too."""
+        while True:
+            if not self._left:
+                self._left = self._block()
+            port = self._left.pop()
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                    stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(("127.0.0.1", port))
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port + 1))
+                except OSError:
+                    continue
+            return port
+
+    def _block(self) -> list[int]:
+        directory = Path(tempfile.gettempdir()) / f"coterie-test-ports-{os.getuid()}"
+        directory.mkdir(exist_ok=True)
+        for block in random.SystemRandom().sample(range(self.BLOCKS), self.BLOCKS):
+            lock = os.open(directory / str(block), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-                stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(("127.0.0.1", port))
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port + 1))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
+                os.close(lock)
                 continue
-        return port
+            self._locks.append(lock)
+            first = self.FIRST + block * self.BLOCK
+            return list(range(first, first + self.BLOCK, 2))
+        raise AssertionError("other test runs hold all ports")
 
 
-_ports = random.SystemRandom()
+_ports = _Ports()
+
+
+def free_port() -> int:
+    """See `_Ports`: its neighbour is free too, since the second management server sits on the next port."""
+    return _ports.pair()
 
 
 class Node:

@@ -126,6 +126,8 @@ def test_the_leaders_metrics_have_every_name_of_the_contract_with_its_labels(ser
     assert services.metric("n1", "go_cluster_join_requests_total", result="accepted") == 2
     assert (services.metric("n1", "go_cluster_grpc_conn_active") or 0) >= 0
     for name in NAMES[1:]:
+        _, text = fetch(services.ports[name][2], "/metrics")
+        assert [metric for metric in CONTRACT if f"# TYPE {metric} " not in text] == [], name
         missing = [metric for metric in CONTRACT if metric not in services.metrics(name) and not metric.startswith("go_cluster_repl_")]
         assert missing == [], name
 

@@ -49,7 +49,6 @@ def test_leaving_shrinks_the_quorum_and_a_dead_one_of_two_stops_it(tmp_path):
         with pytest.raises(CommandFailed, match=r"Indeterminate|NoQuorum"):
             leader.ask("publish", topic="t", data="one of two", timeout=2)
         took = wait_for(lambda: not leader.get("/status")["Healthy"], 10, "unhealthy")
-        wait_for(lambda: any("no quorum: 1 of 2" in w for w in leader.get("/status")["Warnings"]), 15, "the warning names the lost quorum")
         print(f"\nunhealthy {took:.1f} s after the failed publish")
         other.start()
         first_write(leader)

@@ -42,7 +42,7 @@ def test_acknowledged_by_the_leader_alone_means_published_when_the_leader_lives(
 
 def test_a_retry_with_the_same_message_id_is_published_once_over_a_leader_s_death(tmp_path):
     with process_cluster(tmp_path) as cluster:
-        for round_ in range(3):
+        for round_ in range(2):
             leader = cluster.leader()
             followers = cluster.others(leader)
             names = [node.load(f"{node.name}.{round_}", topics=["a", "b"], ids=True, pause=0.0005, timeout=5) for node in followers]

@@ -26,6 +26,7 @@ from coterie import (
     ClusterSupervisor,
     Config,
     HandlerActor,
+    InvalidRequest,
     Join,
     Publish,
     Published,
@@ -156,6 +157,49 @@ def test_several_nodes_in_one_process(tmp_path: Path) -> None:
         for handler in handlers:
             handler.stop()
     wait_for(lambda: not [t.name for t in threading.enumerate() if t.name.startswith(("n1/", "n2/", "n3/"))], WAIT, "no thread is left")
+
+
+@pytest.mark.parametrize("handler", ["nonsense", 7, Keeper])
+def test_what_is_no_handler_is_refused_and_the_node_is_stopped_again(tmp_path: Path, handler: Any) -> None:
+    chosen = config(data_dir=tmp_path / "n1")
+    with pytest.raises(InvalidRequest, match="running HandlerActor"):
+        Cluster(chosen, handler=handler)
+
+    async def start() -> None:
+        async with AsyncCluster(chosen, handler=handler):
+            raise AssertionError("it started")
+
+    with pytest.raises(InvalidRequest, match="running HandlerActor"):
+        asyncio.run(start())
+    Cluster(chosen).stop()
+
+
+class PlainService:
+    """No actor: an object with some of the methods."""
+
+    def handle_write(self, op: str, request: bytes) -> bytes:
+        return request[::-1]
+
+
+@pytest.mark.parametrize("kind", ["class", "reference", "object"])
+def test_handlers_in_the_configuration(handler: pykka.ActorRef[Keeper], kind: str) -> None:
+    given = {"class": Keeper, "reference": handler, "object": PlainService()}[kind]
+    with Cluster(config(app_handlers=given)) as cluster:
+        assert cluster.write("w", b"abc") == b"cba"
+    assert handler.is_alive(), "what the application started, the application stops"
+
+
+def test_callbacks_see_the_election() -> None:
+    seen: list[Any] = []
+    chosen = config(
+        on_leader_change=seen.append,
+        on_election_start=lambda: seen.append("start"),
+        on_election_end=lambda info: seen.append(("end", info.id)),
+    )
+    with Cluster(chosen) as cluster:
+        wait_for(lambda: ("end", "n1") in seen and any(getattr(info, "id", "") == "n1" for info in seen), WAIT, "the callbacks were called")
+        mine = next(info for info in seen if getattr(info, "id", "") == "n1")
+        assert (mine.addr, mine.term) == (cluster.ref.addresses()["mgmt"], cluster.status().term)
 
 
 # -- pykka ------------------------------------------------------------------------------------------------------------------------

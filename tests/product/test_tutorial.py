@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from tests.product.commands import CLUSTERCTL, Program, clusterctl
+from tests.product.nodes import free_port
 from tests.product.wait import wait_for
 
 RUN = """
@@ -191,6 +192,26 @@ def test_join_and_leave_work_over_grpc(tutorial: Tutorial) -> None:
     assert (ran.returncode, json.loads(ran.stdout)["kind"]) == (1, "UnknownMember"), ran
     ran = clusterctl("join", "--id", "n2", "--raft-addr", "127.0.0.1:9522", "--addr", "127.0.0.1:18947", "--mgmt-proto", "grpc")
     assert (ran.returncode, json.loads(ran.stdout)) == (0, {"accepted": True}), ran
+
+
+def test_grpc_on_the_management_address_and_http_beside_it(tmp_path: Path) -> None:
+    mgmt = free_port()
+    node = Program(
+        *(CLUSTERCTL, "run", "--id", "g1", "--bootstrap", "--data", str(tmp_path / "g1"), "--mgmt-proto", "grpc"),
+        *("--raft-addr", "127.0.0.1:0", "--mem-bind", "127.0.0.1:0", "--mgmt-addr", f"127.0.0.1:{mgmt}"),
+    )
+    try:
+        node.wait_line("node g1 runs")
+        wait_for(
+            lambda: clusterctl("status", "--addr", f"127.0.0.1:{mgmt}", "--mgmt-proto", "grpc").returncode == 0, 10, "it answers over gRPC"
+        )
+        ran = clusterctl("status", "--addr", f"127.0.0.1:{mgmt + 1}")
+        assert (ran.returncode, json.loads(ran.stdout)["LeaderAddr"]) == (0, f"127.0.0.1:{mgmt}")
+        ran = clusterctl("status", "--addr", f"127.0.0.1:{mgmt}", "--timeout", "3s")
+        assert (ran.returncode, ran.stdout) == (2, ""), "HTTP spoken to the gRPC port"
+        assert re.fullmatch(r"clusterctl: [^\n]+\n", ran.stderr)
+    finally:
+        assert node.stop() == 0, node.text
 
 
 def test_wrong_usage_is_code_2_and_one_line(tutorial: Tutorial) -> None:

@@ -13,6 +13,7 @@ import pytest
 from coterie.actors.base import LATER, MAX_RESTARTS, Actor, Crash
 from coterie.actors.errors import InvalidRequest, StorageError
 from coterie.actors.future import LightFuture, gather
+from coterie.transport import logs
 
 
 class Probe(Actor):
@@ -281,3 +282,13 @@ def test_gather_calls_once_when_all_are_there():
     assert calls == []
     futures[2].fail(ValueError())
     assert calls == ["all"]
+
+
+def test_a_callback_that_raises_harms_neither_whoever_resolves_nor_the_other_waiters(caplog):
+    future, calls = LightFuture(), []
+    future.on_done(lambda: 1 / 0)
+    future.on_done(lambda: calls.append("the other"))
+    future.fail(ValueError("x"))
+    assert calls == ["the other"]
+    assert logs.backlog.drain(5.0)
+    assert "a callback of a future raised" in caplog.text

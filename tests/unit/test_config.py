@@ -134,8 +134,11 @@ BAD: list[tuple[str, Any]] = [
     ("dns_port", 0),
     ("dns_port", "7946"),
     ("dns_port", True),
+    ("dns_port", 53),
     ("disc_refresh", "0s"),
     ("disc_refresh", "often"),
+    ("disc_refresh", 60.0),
+    ("http_addr", "127.0.0.1:8080"),
     ("file_path", "seeds"),
     ("file_env", "SEEDS"),
     ("data_dir", None),
@@ -182,14 +185,14 @@ def test_good_values_in_every_notation() -> None:
         data_dir=Path("/var/lib/x"),
         repl_buffer_dir=Path("/var/lib/y"),
         repl_retry="250ms",
-        disc_refresh=timedelta(minutes=1),
-        request_timeout=3,
+        disc_refresh=timedelta(seconds=5),
+        request_timeout=timedelta(minutes=1),
         election_timeout="3s",
         heartbeat_timeout="3s",
     )
     assert config.seeds() == ("10.0.0.1:7946", "db-2:7946")
     assert (config.data_dir, config.repl_buffer_dir) == ("/var/lib/x", "/var/lib/y")
-    assert (config.repl_retry, config.disc_refresh, config.request_timeout, config.election_timeout) == (0.25, 60.0, 3.0, 3.0)
+    assert (config.repl_retry, config.disc_refresh, config.request_timeout, config.election_timeout) == (0.25, 5.0, 60.0, 3.0)
 
 
 def test_a_config_is_frozen_takes_names_only_and_knows_no_other_field() -> None:

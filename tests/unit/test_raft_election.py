@@ -252,3 +252,20 @@ def test_an_answer_of_a_later_term_ends_a_leadership() -> None:
     send = next(send for send in one.outgoing if send.peer == "n2")
     one.core.response("n2", send.token, AppendResponse(header("n2"), 7, 1, success=False), cluster.now)
     assert (one.core.role, one.core.term) == (Role.FOLLOWER, 7)
+
+
+def test_a_voter_whose_connection_broke_before_its_answer_is_asked_again_when_there_is_a_new_one() -> None:
+    cluster = RaftCluster("n1", "n2", "n3")
+    cluster.bootstrap("n1")
+    two = cluster["n2"]
+    cluster.stop("n1")
+    two.core.tick(cluster.now + 10)
+    two.drain()
+    (asked,) = [send for send in two.outgoing if send.peer == "n3"]
+    two.outgoing = []
+    two.core.response("n3", asked.token, None, cluster.now + 10)
+    two.core.disconnected("n3", cluster.now + 10)
+    two.core.connected("n3", cluster.now + 10.1)
+    two.drain()
+    (again,) = [send for send in two.outgoing if send.peer == "n3"]
+    assert again.request == asked.request

@@ -6,7 +6,7 @@ import pytest
 
 from coterie.actors.raft.node import Role
 from coterie.proto.raft_messages import AppendRequest, AppendResponse, Entry, RpcError, TimeoutNowRequest, TimeoutNowResponse
-from tests.unit.raft_cluster import RaftCluster, header
+from tests.unit.raft_cluster import Member, RaftCluster, header
 
 
 def appends(sender: str, term: int, *entries: Entry) -> AppendRequest:
@@ -55,3 +55,33 @@ def test_only_the_leader_hands_leadership_over(sender: str) -> None:
     assert member.core.counters()["timeout_now_ignored"] == 1
     member.answer(TimeoutNowRequest(header("n1")), cluster.now)
     assert (member.core.role, member.core.term) == (Role.CANDIDATE, term + 1)
+
+
+@pytest.mark.parametrize("behind", [0, 1, 5])
+def test_a_server_of_another_cluster_takes_nothing_of_this_one_and_does_not_depose_its_leader(behind: int) -> None:
+    """It was bootstrapped by mistake, or kept its old directory. Its log may agree with ours in index and term, and hold other entries all the same."""
+    foreign = RaftCluster("n5")
+    term = foreign.bootstrap("n5").core.term
+    foreign.propose(b"theirs")
+    foreign.settle()
+    foreign.stop("n5")
+    foreign.restart("n5")
+    five = foreign["n5"]
+    before = five.core.role, five.core.term, five.core.last_index, five.core.commit
+    ours = Entry(before[2] + 1, term, 0, b"ours")
+    answer = five.answer(AppendRequest(header("n1"), max(1, before[1] - behind), before[2], before[1], before[2] + 1, (ours,)), foreign.now)
+    assert isinstance(answer, RpcError)
+    assert answer.body is None
+    assert (five.core.role, five.core.term, five.core.last_index, five.core.commit) == before
+
+
+def test_the_only_voter_of_a_cluster_follows_no_stranger_before_it_has_elected_itself() -> None:
+    foreign = RaftCluster("n5")
+    foreign.bootstrap("n5")
+    disk = foreign["n5"].disk
+    just_started = Member("n5", foreign.settings, foreign.now, disk)
+    assert just_started.core.role is Role.FOLLOWER
+    term, last = just_started.core.term, just_started.core.last_index
+    answer = just_started.answer(AppendRequest(header("n1"), term + 1, last, term, last, None), foreign.now)
+    assert isinstance(answer, RpcError)
+    assert (just_started.core.term, just_started.core.leader) == (term, None)

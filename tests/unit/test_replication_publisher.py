@@ -281,3 +281,19 @@ def test_sequences_go_on_across_leaders():
 
 def test_not_leader_names_the_leader():
     assert "n2" in str(NotLeader("n2", "host:1"))
+
+
+def test_a_leader_again_proposes_nothing_younger_before_the_proposals_of_its_earlier_leadership_have_their_outcome():
+    with cluster("n1") as (n1, raft):
+        notes = n1.handle()
+        raft.hold = True
+        futures = [ask(n1, "t", b"older")]
+        eventually(lambda: raft.held)
+        n1.topology("n2", live=["n1"], term=2)
+        n1.topology("n1", term=3)
+        futures.append(ask(n1, "t", b"younger"))
+        n1.view()
+        raft.lose(NotLeader())
+        raft.release()
+        assert [future.get(timeout=WAIT).seq for future in futures] == [1, 2]
+        eventually(lambda: [data for _, _, data in notes] == [b"older", b"younger"])

@@ -25,14 +25,13 @@ def test_a_server_believes_its_raft_about_the_leader() -> None:
     assert (seen.term, seen.leader_id, seen.leads, seen.in_quorum) == (4, "n3", False, True)
     assert seen.grpc_addr == {"n1": "n1:3", "n2": "n2:3", "n3": "n3:3"}
     assert seen.mgmt_addr["n3"] == "n3:2"
-    assert (seen.live, seen.learners_of_stream) == (frozenset({"n1", "n2", "n3"}), frozenset())
+    assert seen.live == {"n1", "n2", "n3"}
 
 
 def test_who_is_in_no_quorum_believes_gossip_and_there_the_highest_term() -> None:
     gossip = MembershipView((member("n1", leads="3"), member("n2", leads="12"), member("n9")))
     seen = topology("n9", raft("n1", "n2", term=2, leader_id="n1"), gossip)
     assert (seen.term, seen.leader_id, seen.in_quorum) == (12, "n2", False)
-    assert seen.learners_of_stream == {"n9"}
 
 
 def test_gossip_of_an_older_term_than_ones_own_tells_nothing() -> None:
@@ -50,14 +49,13 @@ def test_failed_and_left_members_have_no_address_and_suspects_have() -> None:
     gossip = MembershipView((member("n1"), member("n2", "suspect"), member("n3", "failed"), member("n4", "left")))
     seen = topology("n1", raft("n1", "n3"), gossip)
     assert set(seen.grpc_addr) == set(seen.mgmt_addr) == seen.live == {"n1", "n2"}
-    assert seen.learners_of_stream == {"n2"}
 
 
-def test_a_member_of_another_make_has_no_grpc_and_gets_no_stream() -> None:
+def test_a_member_of_another_make_has_no_grpc_address() -> None:
     go = Member("go1", "go1:1", {"mgmt": "go1:2"}, "alive")
     seen = topology("n1", raft("n1"), MembershipView((member("n1"), go)))
     assert "go1" in seen.live
-    assert "go1" not in seen.grpc_addr and "go1" not in seen.learners_of_stream
+    assert "go1" not in seen.grpc_addr
     assert seen.mgmt_addr["go1"] == "go1:2"
 
 

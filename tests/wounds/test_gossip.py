@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import pytest
 
@@ -19,8 +20,12 @@ from coterie.actors.membership.effects import (
 )
 from coterie.actors.membership.rumours import HIGHEST
 from coterie.actors.membership.settings import Settings
-from coterie.proto.gossip_codec import encode_message
+from coterie.actors.messages import MembershipView, RaftView, ReplicationView
+from coterie.actors.status import combine
+from coterie.proto.errors import WireError
+from coterie.proto.gossip_codec import decode_packet, encode_compressed, encode_message
 from coterie.proto.gossip_messages import ALIVE, DEAD, LEFT, SUSPECT, VSN, Alive, Dead, IndirectPing, NodeState, Ping, Suspect
+from coterie.proto.gossip_stream import StreamDecoder
 from tests.unit.membership_helpers import ME, Bench, address, alive
 
 JUMP = Settings().incarnation_jump
@@ -279,3 +284,53 @@ def test_members_are_bounded_and_refusals_counted():
     bench = Bench(5, max_members=4)
     assert len(bench.core.members()) == 4
     assert bench.core.counters["member_limit"] == 2
+
+
+DECODER_BOMBS = {
+    "a count of nodes": b"\x06\x82\xa5Nodes\xce\x00\x10\x00\x01\xacUserStateLen\x00",
+    "a length of user state": b"\x06\x82\xa5Nodes\x00\xacUserStateLen\xce\x01\x40\x00\x01",
+    "a length of a user message": b"\x08\x81\xaaUserMsgLen\xce\x01\x40\x00\x01",
+    "a compressed nothing": b"\x09\xc0",
+}
+
+
+@pytest.mark.parametrize("promise", DECODER_BOMBS)
+def test_decoder_bombs_on_a_stream_are_refused_at_the_promise(promise):
+    tracemalloc.start()
+    try:
+        with pytest.raises(WireError):
+            StreamDecoder().feed(DECODER_BOMBS[promise])
+        assert tracemalloc.get_traced_memory()[1] < 1 << 18
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "packet", [encode_compressed(b"\x08" + bytes(9 << 20)), b"\x07\xff", b"\x07\x01\xff\xff", b"\x01\xc0", b"\x04", b""]
+)
+def test_decoder_bombs_in_a_packet_are_refused_or_empty(packet):
+    try:
+        decoded = decode_packet(packet)
+    except WireError:
+        return
+    assert not decoded.messages
+    assert decoded.errors
+
+
+@pytest.mark.parametrize(
+    ("forged", "counted"),
+    [
+        (alive("m1", 2, at=("10.5.5.5", 5)), "address_conflict"),
+        (alive("me", 5, at=("10.5.5.5", 5)), "address_conflict"),
+        (Dead(HIGHEST, "m1", "m2"), "incarnation_jump"),
+        (alive("m3", vsn=b""), "alive_bad_vsn"),
+    ],
+)
+def test_replayed_forged_or_name_stealing_gossip_is_counted_and_shown(forged, counted):
+    bench = Bench(2)
+    bench.hear(forged)
+    assert bench.core.counters[counted] == 1
+    status = combine("me", RaftView(), MembershipView(counters=bench.core.counters), ReplicationView(), {})
+    assert status.dropped[f"gossip: {counted}"] == 1
+    bench.hear(Suspect(1, "m1", "m2"), alive("m1", 2), alive("m1", 1), Suspect(1, "m1", "m2"), Dead(1, "m1", "m2"))
+    assert bench.member("m1").state == ALIVE, "what is replayed is older than what was said since"

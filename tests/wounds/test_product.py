@@ -96,7 +96,7 @@ def test_a_dead_or_frozen_node_does_not_slow_the_others(tmp_path):
         before = term(cluster)
 
         def run(name):
-            other.load(name, topics=TOPICS, count=700, in_flight=4, pause=0.002, timeout=20)
+            other.load(name, topics=TOPICS, count=400, in_flight=4, pause=0.002, timeout=20)
             return other.load_done(name)
 
         run("warm")
@@ -189,7 +189,7 @@ def test_subscribers_go_on_within_ten_seconds_after_every_fault(tmp_path):
 
         def stop(node):
             node.signal(signal.SIGSTOP)
-            time.sleep(2)  # of the fault
+            time.sleep(1.3)  # of the fault
             node.signal(signal.SIGCONT)
 
         def restart(node):
@@ -198,7 +198,7 @@ def test_subscribers_go_on_within_ten_seconds_after_every_fault(tmp_path):
 
         def stall(node):
             node.ask("stall", on=True)
-            time.sleep(2)  # of the fault
+            time.sleep(1.3)  # of the fault
             node.ask("stall", on=False)
 
         loaded = []

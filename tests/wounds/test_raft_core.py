@@ -5,6 +5,7 @@ import pytest
 from coterie.actors.raft.membership import AddVoter, RemoveServer
 from coterie.actors.raft.node import Role
 from coterie.actors.raft.ready import BecameLeader, LeaderChanged, LostLeadership
+from coterie.actors.raft.refusals import NotLeading
 from coterie.proto.raft_messages import AppendResponse, VoteRequest
 from tests.sim.bugs import planted
 from tests.sim.disk import SimDisk
@@ -159,3 +160,27 @@ def test_a_leader_that_was_deposed_does_not_act_on_its_return() -> None:
     cluster.pass_time(2)
     assert one.abandoned == ["lost"]
     assert {member.name: member.commands() for member in cluster.alive()} == {name: [b"kept"] for name in cluster.members}
+
+
+def test_stale_reads_from_a_deposed_leader_are_never_confirmed() -> None:
+    """Jepsen on etcd and Consul 2014, on Redis-Raft 2020: nothing is answered from a leader's state before a quorum confirmed it after the question."""
+    cluster = RaftCluster("n1", "n2", "n3")
+    old = cluster.bootstrap("n1").core
+    asked = cluster.now
+    assert not old.confirm(asked, asked), "what the others said before the question says nothing"
+    cluster.cut_off = {"n1"}
+    cluster.now += 0.001
+    cluster.settle()
+    assert not old.confirm(asked, cluster.now)
+    cluster.pass_time(4)
+    (name,) = [name for name in cluster.leaders() if name != "n1"]
+    cluster[name].core.propose([b"new"], [None], cluster.now)
+    cluster.settle()
+    for later in (asked, cluster.now, cluster.now + 60):
+        with pytest.raises(NotLeading):
+            old.confirm(later, later)
+    new, now = cluster[name].core, cluster.now + 0.001
+    assert not new.confirm(now, now)
+    cluster.now = now
+    cluster.settle()
+    assert new.confirm(now, now)

@@ -11,9 +11,11 @@ from coterie import Cluster, Config, HandlerActor, StorageError
 from coterie.actors.lmdb_env import Identity
 from coterie.actors.replication.buffer import BufferWrite, Remembered, StoredBatch
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
+from tests.product.nodes import free_port
 from tests.product.wait import wait_for
 
 WAIT = 10.0
+ADDRESSES = ("raft_addr", "mem_bind", "mgmt_addr")
 
 
 class Notes(HandlerActor):
@@ -29,10 +31,7 @@ class Notes(HandlerActor):
 
 
 def config(tmp_path, name, **more):
-    return Config(
-        node_id=name, raft_addr="127.0.0.1:0", mem_bind="127.0.0.1:0", mgmt_addr="127.0.0.1:0", data_dir=tmp_path / name,
-        app_handlers=Notes, **more,
-    )  # fmt: skip
+    return Config(**dict.fromkeys(ADDRESSES, "127.0.0.1:0") | {"node_id": name, "data_dir": tmp_path / name, "app_handlers": Notes} | more)
 
 
 def flip_one_bit(path, where):
@@ -58,7 +57,9 @@ def test_one_flipped_bit_or_cut_page_is_found_and_refused_and_all_is_fetched_aga
         first = stack.enter_context(Cluster(config(tmp_path, "n1", bootstrap=True)))
         seed = first.ref.addresses()["gossip"]
         second = stack.enter_context(Cluster(config(tmp_path, "n2", seeds_csv=seed)))
-        with Cluster(config(tmp_path, "n3", seeds_csv=seed)) as third:
+        where = {address: f"127.0.0.1:{free_port()}" for address in ADDRESSES}  # it comes back at the same ones
+        settings = config(tmp_path, "n3", seeds_csv=seed, **where)
+        with Cluster(settings) as third:
             first.join("n2", second.ref.addresses()["raft"])
             first.join("n3", third.ref.addresses()["raft"])
             for record in records:
@@ -69,12 +70,14 @@ def test_one_flipped_bit_or_cut_page_is_found_and_refused_and_all_is_fetched_aga
             flip_one_bit(log, records[-1])
         else:
             log.write_bytes(log.read_bytes()[:-8192])
-        with pytest.raises(StorageError, match=r"damaged.*remedy: .*remove this server from the quorum, move its data directory away"):
-            Cluster(config(tmp_path, "n3", seeds_csv=seed))
+        with pytest.raises(
+            StorageError, match=r"(damaged|CORRUPTED).*remedy: .*remove this server from the quorum, move its data directory away"
+        ):
+            Cluster(settings)
         assert first.publish("t", b"the others go on").seq == len(records) + 1
         first.leave("n3")
         (tmp_path / "n3").rename(tmp_path / "n3.damaged")
-        again = stack.enter_context(Cluster(config(tmp_path, "n3", seeds_csv=seed)))
+        again = stack.enter_context(Cluster(settings))
         first.join("n3", again.ref.addresses()["raft"])
         wait_for(lambda: delivered(again) == delivered(second) == len(records) + 1, WAIT, "n3 has everything again")
         assert stored(again) == stored(first) == stored(second)
@@ -96,7 +99,11 @@ def test_the_file_of_the_buffer_does_not_grow_while_what_is_trimmed_makes_room(t
         data = bytes(sizes.randrange(100, 40_000))
         ids = [Remembered(b"id %d" % number, "t", number, number)]
         trim = [("t", max(1, number - 10))]
-        buffer.write(BufferWrite(batches=[StoredBatch("t", number, 1, number, data)], applied=(number, 1), dedupe_add=ids, dedupe_limit=50, trim=trim))
+        buffer.write(
+            BufferWrite(
+                batches=[StoredBatch("t", number, 1, number, data)], applied=(number, 1), dedupe_add=ids, dedupe_limit=50, trim=trim
+            )
+        )
         used.append(buffer.usage().used_bytes)
     buffer.close()
     assert used[-1] <= 1.25 * used[100], "the room of what went is used again"

@@ -1,0 +1,60 @@
+"""The supervisor between the application and the rooms: what it refuses, and that it ends in time whatever the application does."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pykka
+import pytest
+
+from coterie import ClusterSupervisor, Config, HandlerActor, Publish, RegisterHandler
+from coterie.actors.errors import InvalidRequest
+
+ANY = "127.0.0.1:0"
+
+
+class Plain(pykka.ThreadingActor):
+    """An actor, but no HandlerActor: its replies are pykka's futures, which cannot call back."""
+
+
+def config(**more):
+    return Config(node_id="n1", bootstrap=True, raft_addr=ANY, mem_bind=ANY, mgmt_addr=ANY, **more)
+
+
+def test_an_actor_that_is_no_handler_actor_is_refused_and_the_node_goes_on():
+    node, plain = ClusterSupervisor.start(config()), Plain.start()
+    try:
+        with pytest.raises(InvalidRequest, match="HandlerActor"):
+            node.ask(RegisterHandler(plain))
+        assert node.ask(Publish("t", b"1")).seq == 1
+    finally:
+        plain.stop()
+        node.stop()
+
+
+def test_an_application_that_never_returns_holds_up_the_end_of_its_node_for_less_than_ten_seconds():
+    over, inside = threading.Event(), threading.Semaphore(0)
+
+    def stuck(*_):
+        inside.release()
+        over.wait(60)
+
+    class Stuck(HandlerActor):
+        def handle_sync(self, topic, data):
+            stuck()
+
+    node = ClusterSupervisor.start(config(app_handlers=Stuck, on_leader_change=stuck))
+    threads = set(threading.enumerate())
+    try:
+        node.ask(Publish("t", b"1"))
+        assert inside.acquire(timeout=10)
+        assert inside.acquire(timeout=10)
+        began = time.monotonic()
+        node.stop()
+        assert time.monotonic() - began < 10.0
+    finally:
+        over.set()
+        for thread in threads - {threading.main_thread()}:
+            if thread.name.endswith(("handler", "callbacks")):
+                thread.join(10)
