@@ -6,6 +6,7 @@ was opened is closed again when a later step fails. Closing is the reverse, and 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pykka
 from coterie.actors.base import LATER, Crash, Ref
 from coterie.actors.config import Config
 from coterie.actors.data_dir import DataDir
-from coterie.actors.errors import BindFailed, InvalidRequest
+from coterie.actors.errors import BindFailed, InvalidRequest, StorageError
 from coterie.actors.event_bus import Callbacks, EventBus
 from coterie.actors.future import LightFuture
 from coterie.actors.handler import HandlerActor, ObjectHandler
@@ -77,7 +78,7 @@ class Rooms:
         self._closing: list[Callable[[], object]] = []  # what is open, latest last
         self._closing_since = 0.0
         self._replication: Replication | None = None
-        self._handler: Any = None
+        self._stores: dict[str, LmdbLog | LmdbBuffer] = {}
 
     # -- opening --------------------------------------------------------------------------------------------------------------
 
@@ -126,6 +127,7 @@ class Rooms:
         self._closing.append(log.close)
         durable = LmdbBuffer.open(directory.buffer_path(config.repl_buffer_dir), directory.identity)
         self._closing.append(durable.close)
+        self._stores = {"raft": log, "buffer": durable}
         return directory, log, durable
 
     def _open_management(self) -> None:
@@ -246,6 +248,13 @@ class Rooms:
         """What the HTTP and the gRPC server have refused."""
         counters: dict[str, int] = self._management.counters()
         return counters
+
+    def show_storage(self) -> None:
+        """How large the node's files are; nothing of a store that is closed already."""
+        for name, store in self._stores.items():
+            with contextlib.suppress(StorageError):
+                usage = store.usage()
+                self.metrics.storage(name, usage.map_bytes, usage.used_bytes)
 
     def show_inboxes(self) -> None:
         """How many messages wait for each actor, as seen in passing."""

@@ -200,7 +200,7 @@ class Actor(pykka.ThreadingActor):
             if not reply.done:
                 reply.fail(error)
         else:
-            if answer is not LATER:
+            if answer is not LATER and not reply.done:
                 reply.set(answer)
 
     # -- failure --------------------------------------------------------------------------------------------------------------

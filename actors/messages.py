@@ -369,11 +369,12 @@ class Member:
 
 @attrs.define(frozen=True)
 class MembershipView:
-    """Told to the supervisor at each change. `counters`: dropped packets and the like, by reason."""
+    """Told to the supervisor at each change. `counters`: dropped packets and the like, by reason; `warnings`: what an operator should mend."""
 
     members: tuple[Member, ...] = ()
     counters: dict[str, int] = attrs.field(factory=dict)
     seeds: dict[str, str] = attrs.field(factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @attrs.define(frozen=True)

@@ -71,7 +71,7 @@ def combine(
         leader_id=raft.leader_id,
         leader_addr=mgmt_addr.get(raft.leader_id, ""),
         members=rows,
-        warnings=(*notes, *_warnings(raft, voters, living, needed, rows), *replication.warnings),
+        warnings=(*notes, *_warnings(raft, voters, living, needed, rows), *membership.warnings, *replication.warnings),
         answered_by=me,
         role=raft.role,
         commit_index=raft.commit_index,

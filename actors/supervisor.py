@@ -230,6 +230,7 @@ class ClusterSupervisor(Actor):
         """Counters that rooms keep go to the metrics now and then, so that a scrape never has to ask an actor."""
         rooms = self._need()
         rooms.show_inboxes()
+        rooms.show_storage()
         rooms.metrics.room_counters("management", rooms.management_counters())
         for room, ref, question in (
             ("raft", rooms.raft, GetRaftView()),

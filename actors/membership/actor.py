@@ -42,6 +42,7 @@ from coterie.transport.gossip import GossipTransport
 MAX_WAITING: Final = 1024
 SAVE_PAUSE: Final = 1.0
 SHOW_PAUSE: Final = 5.0
+CONFLICT_SHOWN: Final = 60.0
 
 OnChange = Callable[[MembershipView, MembershipEvent | None], None]
 
@@ -104,6 +105,8 @@ class MembershipActor(Actor):
         self._disk = Workers(f"{node}/membership-disk", 1, 1)
         self._counters: Counter[str] = Counter()
         self._arrived = self._taken = 0
+        self._conflicts: dict[str, str] = {}  # member -> what to say of it
+        self._conflicts_heard, self._conflict_at = 0, 0.0
         self._left = False
         self._leaving: list[tuple[float, LightFuture]] = []
         self._states: tuple[NodeState, ...] = ()
@@ -310,12 +313,12 @@ class MembershipActor(Actor):
         shown = self._core.revision, self._core.incarnation
         for event in happened:
             if isinstance(event, effects.AddressConflict):
-                self.log.warning(
-                    "member %s is at %s:%d and is claimed at %s:%d too: two nodes with one id, or one that moved",
-                    event.name,
-                    *event.held,
-                    *event.claimed,
+                text = (
+                    f"member {event.name} is at {format_address(*event.held)} and is claimed at {format_address(*event.claimed)} too: "
+                    "two nodes with one id, or one that moved; give each node its own"
                 )
+                self._conflicts[event.name] = text
+                self.log.warning("%s", text)
             elif isinstance(event, effects.SelfRefuted):
                 self.log.info("refuted an untrue %r about this node, now at incarnation %d", event.reason, event.incarnation)
         if shown != self._shown:
@@ -360,7 +363,16 @@ class MembershipActor(Actor):
         return {**self._transport.counters(), **self._counters, **self._core.counters, "health": self._core.health}
 
     def _view(self) -> MembershipView:
-        return MembershipView(views.members(self._core.members()), self._all_counters(), self._seeds.states())
+        return MembershipView(views.members(self._core.members()), self._all_counters(), self._seeds.states(), self._conflict_warnings())
+
+    def _conflict_warnings(self) -> tuple[str, ...]:
+        """Two nodes with one name: shown for as long as the other one is heard, and a minute longer."""
+        now, heard = time.monotonic(), self._core.counters.get("address_conflict", 0)
+        if heard != self._conflicts_heard:
+            self._conflicts_heard, self._conflict_at = heard, now
+        elif now - self._conflict_at > CONFLICT_SHOWN:
+            self._conflicts.clear()
+        return tuple(self._conflicts.values())
 
     def _worth_keeping(self) -> tuple[int, int]:
         return self._core.revision, self._core.incarnation

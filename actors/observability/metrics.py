@@ -96,6 +96,8 @@ class Metrics:
         self._buffer_seconds = Histogram(
             "coterie_buffer_commit_seconds", "One transaction of the replication buffer", buckets=LATENCY_BUCKETS, registry=registry
         )
+        self._map_bytes = Gauge("coterie_storage_map_bytes", "Address space of an LMDB file", ["store"], registry=registry)
+        self._used_bytes = Gauge("coterie_storage_used_bytes", "Pages of an LMDB file, free ones included", ["store"], registry=registry)
         self._buffer_batches = Counter("coterie_buffer_batches_total", "Batches written to the replication buffer", registry=registry)
 
     # -- the cluster ----------------------------------------------------------------------------------------------------------
@@ -135,6 +137,11 @@ class Metrics:
     def inbox_depth(self, concern: str, messages: int) -> None:
         """How many messages wait for an actor, as somebody who passed by saw it."""
         self._snapshots.inboxes[concern] = messages
+
+    def storage(self, store: str, map_bytes: int, used_bytes: int) -> None:
+        """store: raft or buffer. map_bytes: address space reserved; used_bytes: of the file, pages that are free to be used again included."""
+        self._map_bytes.labels(store).set(map_bytes)
+        self._used_bytes.labels(store).set(used_bytes)
 
     def room_counters(self, room: str, counters: Mapping[str, int]) -> None:
         """The counters of a room's view, as they stand: shown as `coterie_room_events_total{room, what}`."""

@@ -185,8 +185,9 @@ def speak_since(node: Node, since: float) -> None:
 
 
 def speak_at(node: Node, progress: Progress) -> float:
-    """When the follower must hear from us: a newer commit index waits `commit_pause` for entries to ride on, a busy window for `commit_timeout`."""
-    if not _owes_commit(node, progress):
+    """When the follower must hear from us: a newer commit index waits `commit_pause` for entries to ride on, a busy window for `commit_timeout`. Who
+    answers no heartbeats is not sent more of them before their time."""
+    if not _owes_commit(node, progress) or progress.unanswered_heartbeats >= node.settings.max_unanswered_heartbeats:
         return progress.last_sent + node.settings.heartbeat_interval
     if progress.inflight:
         return progress.last_sent + node.settings.commit_timeout

@@ -265,7 +265,7 @@ class Reception:
 
     def __init__(self, waiting: Waiting) -> None:
         self._waiting = waiting
-        self._refused: dict[Hashable, dict[str, tuple[int, CoterieError]]] = {}
+        self._refused: dict[Hashable, dict[str, tuple[int, CoterieError]]] = {}  # of each open session
 
     def receive(self, message: ForwardedBatch, refusal: CoterieError | None, now: float) -> None:
         """Queue a batch, or refuse it: with `refusal` when this node does not lead. Garbage is answered with InvalidRequest."""
@@ -276,7 +276,7 @@ class Reception:
             return
         batch = forward.batch
         ticket = Ticket(message.session, message.forward_id, forward.epoch, message.reply)
-        epoch, earlier = self._refused.get(message.session, {}).get(batch.topic, (0, None))
+        epoch, earlier = self._refused.setdefault(message.session, {}).get(batch.topic, (0, None))
         if earlier is not None and forward.epoch <= epoch:
             refusal = earlier
         if refusal is None:
@@ -306,7 +306,9 @@ class Reception:
             chunk.settled = True
 
     def _mark(self, ticket: Ticket, topic: str, error: CoterieError) -> None:
-        topics = self._refused.setdefault(ticket.session, {})
+        topics = self._refused.get(ticket.session)
+        if topics is None:
+            return  # the session is over, and nothing more comes from it
         epoch = topics.get(topic, (0, None))[0]
         topics[topic] = (max(epoch, ticket.epoch), error)
 

@@ -221,3 +221,17 @@ def test_no_thread_stays_behind(cluster):
         if thread.name in left:
             thread.join(max(deadline - time.monotonic(), 0))
     assert not [thread.name for thread in threading.enumerate() if thread.name.split("/")[0] in ("n1", "n2", "n3")]
+
+
+def test_two_nodes_with_one_id_are_named_where_operators_look(cluster):
+    cluster.start("n1")
+    cluster.start("n2", [cluster.address("n1")])
+    cluster.until(cluster.all_alive("n1", "n2"))
+    impostor = MembershipActor.start("n2", "127.0.0.1:0", "", {}, StaticSeeds(cluster.address("n1")), lambda *_: None, settings=FAST)
+    try:
+        until = time.monotonic() + PATIENCE
+        while not (warnings := cluster.nodes["n1"].ask(GetMembership(), timeout=PATIENCE).warnings) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert "two nodes with one id" in warnings[0] and "n2" in warnings[0]
+    finally:
+        impostor.stop()

@@ -122,6 +122,7 @@ def test_our_own_metrics() -> None:
     metrics.delivery_seconds(0.1, 128)
     metrics.buffer_write_seconds(0.004, 2)
     metrics.inbox_depth("raft", 17)
+    metrics.storage("buffer", 1 << 30, 4096)
     metrics.room_counters("gossip", {"packets dropped": 5})
     assert value(metrics, "coterie_elections_total") == 1
     assert value(metrics, "coterie_term") == 4
@@ -135,6 +136,8 @@ def test_our_own_metrics() -> None:
     assert value(metrics, "coterie_buffer_commit_seconds_count") == 1
     assert value(metrics, "coterie_buffer_batches_total") == 2
     assert value(metrics, "coterie_inbox_depth", concern="raft") == 17
+    assert value(metrics, "coterie_storage_map_bytes", store="buffer") == 1 << 30
+    assert value(metrics, "coterie_storage_used_bytes", store="buffer") == 4096
     assert value(metrics, "coterie_room_events_total", room="gossip", what="packets dropped") == 5
 
 

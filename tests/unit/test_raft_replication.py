@@ -389,3 +389,15 @@ def test_the_no_op_of_a_new_term_is_its_first_entry() -> None:
     one = Leader()
     (send,) = one.sends()
     assert [entry.kind for entry in send.request.entries] == [NOOP]
+
+
+def test_a_follower_that_answers_no_heartbeat_does_not_make_its_leader_spin() -> None:
+    """It owes nobody an entry, only the commit index, and may not send more heartbeats: it looks again at their pace."""
+    cluster = RaftCluster("n1", "n2", "n3")
+    leader = cluster.bootstrap("n1")
+    progress = leader.core._node.progress["n2"]
+    progress.unanswered_heartbeats = cluster.settings.max_unanswered_heartbeats
+    progress.commit_sent = leader.core.commit - 1
+    cluster.now += 0.1
+    leader.core.tick(cluster.now)
+    assert leader.core.deadline() > cluster.now + cluster.settings.heartbeat_interval / 2

@@ -13,7 +13,7 @@ from coterie.actors.replication.messages import ForwardedBatch
 from coterie.actors.replication.publisher import Limits
 from coterie.proto.forwarding import encode_forward
 from coterie.proto.record_batch import encode_batch
-from tests.unit.replication_support import cluster, eventually
+from tests.unit.replication_support import actor_of, cluster, eventually
 
 WAIT = 10.0
 
@@ -204,3 +204,15 @@ def test_a_leader_that_falls_silent_is_waited_for_only_so_long():
         with pytest.raises(Indeterminate):
             lost.get(timeout=WAIT)
         assert after.get(timeout=WAIT).seq == 1
+
+
+def test_a_session_that_is_over_leaves_nothing_behind():
+    with cluster("n1", "n2") as (n1, n2, raft):
+        raft.hold = True
+        ask(n2, "t", b"1")
+        eventually(lambda: raft.held)
+        n2.links.open_links[0].cut()
+        n1.view()
+        raft.lose(NotLeader())
+        n1.view()
+        assert actor_of(n1.publisher)._reception._refused == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 
+import httpx
 import pytest
 
 from coterie import Cluster, Config, HandlerActor, StorageError
@@ -108,3 +109,16 @@ def test_the_file_of_the_buffer_does_not_grow_while_what_is_trimmed_makes_room(t
     buffer.close()
     assert used[-1] <= 1.25 * used[100], "the room of what went is used again"
     assert used[-1] < 4 * 10 * 40_000
+
+
+def test_how_much_room_the_files_take_is_shown(tmp_path):
+    """The same threads: what grows must be seen to grow."""
+    with Cluster(config(tmp_path, "n1", bootstrap=True)) as cluster:
+        cluster.publish("t", b"x")
+        address = cluster.ref.addresses()["http"]
+
+        def shown():
+            text = httpx.get(f"http://{address}/metrics").text
+            return all(f'coterie_storage_used_bytes{{store="{store}"}}' in text for store in ("raft", "buffer"))
+
+        wait_for(shown, WAIT, "the supervisor's next look around")
