@@ -8,12 +8,16 @@ application's code cannot delay the bus either; they see each leadership once, i
 from __future__ import annotations
 
 import collections
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pykka
+
 from coterie.actors.base import Actor, Crash
 from coterie.actors.config import Config
+from coterie.actors.errors import InvalidRequest
 from coterie.actors.messages import ElectionEnd, ElectionStart, Emit, Event, LeaderChanged, LeaderInfo, Subscribe
 
 
@@ -105,7 +109,11 @@ class EventBus(Actor):
         raise TypeError(f"the event bus takes Emit and Subscribe, not {type(message).__name__}")
 
     def _subscribe(self, request: Subscribe) -> EventStream | bool:
+        if not isinstance(request.capacity, int) or request.capacity < 1:
+            raise InvalidRequest(f"capacity={request.capacity!r}: give how many events may wait, at least 1")
         if request.listener is not None:
+            if not isinstance(request.listener, pykka.ActorRef):
+                raise InvalidRequest(f"listener={request.listener!r}: give the reference of a running actor, or none for an EventStream")
             self._listeners.append((request.listener, request.capacity))
             return True
         stream = EventStream(request.capacity, lambda closed: self.ref.send(_Unsubscribe(closed)))
@@ -121,7 +129,8 @@ class EventBus(Actor):
             elif listener.actor_inbox.qsize() >= capacity:
                 self._missed += 1
             else:
-                listener.tell(event)
+                with contextlib.suppress(pykka.ActorDeadError):  # it stopped a moment ago
+                    listener.tell(event)
 
     def on_restart(self) -> None:
         """The subscriptions survive a crash: nothing else is state here."""

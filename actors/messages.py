@@ -81,7 +81,8 @@ class Status:
 
 @attrs.define(frozen=True)
 class Subscribe:
-    """Events of the cluster. -> EventStream (an iterator with close()), or, with `listener`, True: each event is told to that actor."""
+    """Events of the cluster. -> EventStream (an iterator with close()), or, with `listener`, True: each event is told to that actor.
+    capacity: how many events may wait for the listener before further ones are counted as missed; at least 1. Raises InvalidRequest."""
 
     listener: Any = None
     capacity: int = 1024
@@ -379,7 +380,7 @@ class MembershipView:
 
 @attrs.define(frozen=True)
 class MembershipEvent:
-    """kind: join, leave or failed."""
+    """kind: what happened to the member; update: its metadata or address is new."""
 
     kind: Literal["join", "leave", "failed", "update"]
     member: Member

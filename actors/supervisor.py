@@ -11,6 +11,7 @@ status. One whose state is the node's word (Raft, the publisher, delivery, the b
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -60,6 +61,7 @@ from coterie.actors.messages import (
     Write,
 )
 from coterie.actors.raft.ready import ElectionEnded, ElectionStarted
+from coterie.actors.replication.requests import check_timeout
 from coterie.actors.routing import Request, Router
 from coterie.actors.status import combine
 from coterie.transport import logs
@@ -96,7 +98,8 @@ class ClusterRef(Ref):
         if not block:
             return future
         if timeout is None:
-            timeout = (getattr(message, "timeout", None) or self.patience) + GRACE
+            limit = getattr(message, "timeout", None)  # one that is none is refused at once
+            timeout = (limit if isinstance(limit, (int, float)) and 0 < limit < math.inf else self.patience) + GRACE
         try:
             return future.get(timeout=timeout)
         except DeadlineExceeded:
@@ -354,7 +357,7 @@ class ClusterSupervisor(Actor):
     ) -> Any:
         if not isinstance(message.op, str) or not isinstance(message.data, (bytes, bytearray, memoryview)):
             raise InvalidRequest(f"{name}: op is a string and data are bytes")
-        limit = message.timeout if message.timeout is not None else self.config.request_timeout
+        limit = self._limit(message)
         self._router.place(Request(name, self.reply_to, time.monotonic() + limit, here, there, forwarded))
         return LATER
 
@@ -374,7 +377,10 @@ class ClusterSupervisor(Actor):
         return self._change(ChangeQuorum("leave", message.id, "", self._deadline(message)), Left(message.id))
 
     def _deadline(self, message: Any) -> float:
-        return time.monotonic() + (message.timeout if message.timeout is not None else self.config.request_timeout)
+        return time.monotonic() + self._limit(message)
+
+    def _limit(self, message: Any) -> float:
+        return check_timeout(message.timeout, self.config.request_timeout)
 
     def _change(self, change: Any, answer: Any) -> Any:
         if not self._topology.leads and self._topology.leader_id != self.config.node_id:
@@ -413,7 +419,7 @@ class ClusterSupervisor(Actor):
         if message.local or topology.leader_id in ("", self.config.node_id) or not address or self._fatal is not None:
             self._local_status(reply.set)
             return LATER
-        patience = min(STATUS_PATIENCE, message.timeout or self.config.request_timeout)
+        patience = min(STATUS_PATIENCE, self._limit(message))
         asked = rooms.client.status(address, patience)
 
         def answered() -> None:

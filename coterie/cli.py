@@ -84,7 +84,7 @@ def run(
     log_level: Annotated[str, _flag("log-level", "debug, info, warning or error.")] = "info",
 ) -> None:
     """Run a node until SIGTERM or SIGINT; a second signal ends it at once."""
-    given = {name: value for name, value in locals().items() if value not in (None, False) and name != "log_level"}
+    given = {name: value for name, value in locals().items() if value is not None and value is not False and name != "log_level"}
     from coterie.cli_run import run_node
 
     run_node(given, log_level)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -41,6 +41,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._leads = False
         self._subscribers = 0
+        self._series: dict[tuple[Any, str], Any] = {}
         self._acked: dict[str, dict[str, int]] = {}  # topic -> node -> seq
         self._lag: dict[str, dict[str, int]] = {}
 
@@ -147,38 +148,45 @@ class Metrics:
         """The counters of a room's view, as they stand: shown as `coterie_room_events_total{room, what}`."""
         self._snapshots.rooms[room] = dict(counters)
 
+    def _of(self, metric: Any, topic: str) -> Any:
+        """The series of a topic. `labels` takes a lock and makes strings, on a path that a publisher waits for; topics never go, so they are kept."""
+        series = self._series.get((metric, topic))
+        if series is None:
+            series = self._series[metric, topic] = metric.labels(topic)
+        return series
+
     # -- replication: the port ReplicationMetrics ---------------------------------------------------------------------------------
 
     def published(self, topic: str, n: int) -> None:
-        self._applied.labels(topic).inc(n)
+        self._of(self._applied, topic).inc(n)
         if self._leads:
-            self._published.labels(topic).inc(n)
-            self._broadcast.labels(topic).inc(n * self._subscribers)
+            self._of(self._published, topic).inc(n)
+            self._of(self._broadcast, topic).inc(n * self._subscribers)
 
     def seq(self, topic: str, seq: int) -> None:
-        self._seq.labels(topic).set(seq)
+        self._of(self._seq, topic).set(seq)
 
     def acked(self, node: str, topic: str, n: int, seq: int) -> None:
-        self._acks.labels(topic).inc(n)
+        self._of(self._acks, topic).inc(n)
         with self._lock:
             self._acks_per_node.labels(topic, node).inc(n)
             self._ack_seq_per_node.labels(topic, node).set(seq)
             nodes = self._acked.setdefault(topic, {})
             nodes[node] = seq
-            self._ack_seq.labels(topic).set(min(nodes.values()))
+            self._of(self._ack_seq, topic).set(min(nodes.values()))
 
     def lag(self, node: str, topic: str, n: int) -> None:
         with self._lock:
             self._lag_per_node.labels(topic, node).set(n)
             nodes = self._lag.setdefault(topic, {})
             nodes[node] = n
-            self._topic_lag.labels(topic).set(max(nodes.values()))
+            self._of(self._topic_lag, topic).set(max(nodes.values()))
 
     def delivered(self, topic: str, n: int) -> None:
-        self._delivered.labels(topic).inc(n)
+        self._of(self._delivered, topic).inc(n)
 
     def redelivered(self, topic: str, n: int) -> None:
-        self._redelivered.labels(topic).inc(n)
+        self._of(self._redelivered, topic).inc(n)
 
     def subscribers(self, n: int) -> None:
         self._subscribers = n
@@ -192,11 +200,11 @@ class Metrics:
                     self._acks_per_node.remove(topic, node)
                     self._ack_seq_per_node.remove(topic, node)
                     if nodes:
-                        self._ack_seq.labels(topic).set(min(nodes.values()))
+                        self._of(self._ack_seq, topic).set(min(nodes.values()))
             for topic, nodes in self._lag.items():
                 if nodes.pop(node, None) is not None:
                     self._lag_per_node.remove(topic, node)
-                    self._topic_lag.labels(topic).set(max(nodes.values(), default=0))
+                    self._of(self._topic_lag, topic).set(max(nodes.values(), default=0))
 
     def dropped(self, reason: str, n: int) -> None:
         self._dropped.labels(reason).inc(n)

@@ -300,7 +300,10 @@ class RaftActor(Actor):
     def _work(self, ready: Ready) -> None:
         links = self._links
         assert links is not None
-        if ready.committed and not ready.must_store:  # nothing here waits for the disk: whoever waits for the commit goes first
+        # What is committed and on our own disk goes first: who waits for it is answered, and what follows is done while the disk works. (What came
+        # with this very Ready must not be applied before it is stored: after a crash the buffer would be ahead of the log.)
+        stored = not ready.entries or (bool(ready.committed) and ready.committed[-1][0].index < ready.entries[0].index)
+        if ready.committed and stored:
             self._committed(ready)
         for send in ready.before:
             links.send(send)
@@ -310,7 +313,7 @@ class RaftActor(Actor):
             links.send(send)
         if ready.replies:
             reply_all(ready.replies)  # type: ignore[arg-type]
-        if ready.committed and ready.must_store:
+        if ready.committed and not stored:
             self._committed(ready)
         if ready.abandoned:
             self._fail(

@@ -11,6 +11,7 @@ import pytest
 
 from coterie.actors.base import Actor, Ref
 from coterie.actors.config import Config
+from coterie.actors.errors import InvalidRequest
 from coterie.actors.event_bus import Callbacks, EventBus
 from coterie.actors.messages import ElectionEnd, ElectionStart, Emit, Event, LeaderChanged, LeaderInfo, MemberJoin, Subscribe
 
@@ -46,6 +47,39 @@ def test_two_streams_have_the_same(bus: Ref) -> None:
     streams = [bus.ask(Subscribe()) for _ in range(2)]
     emit(bus, *range(5))
     assert [[stream.get(0).term for _ in range(5)] for stream in streams] == [list(range(5))] * 2
+
+
+class Quick(Actor):
+    concern = "listener"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.had: list[int] = []
+
+    def on_receive(self, message: Any) -> Any:
+        return self.had if message == "had" else self.had.append(message.term)
+
+
+@pytest.mark.parametrize("wrong", [{"listener": "n2"}, {"listener": print}, {"capacity": 0}, {"capacity": None}, {"capacity": "9"}])
+def test_a_subscription_that_cannot_be_is_refused_and_harms_nobody(bus: Ref, wrong: dict[str, Any]) -> None:
+    stream = bus.ask(Subscribe())
+    with pytest.raises(InvalidRequest, match=next(iter(wrong))):
+        bus.ask(Subscribe(**wrong))
+    emit(bus, 1)
+    assert stream.get(0).term == 1
+
+
+def test_a_listener_that_stops_while_it_is_told_takes_nothing_from_the_others(bus: Ref, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone, present = Quick.start(), Quick.start()
+    bus.ask(Subscribe(listener=gone))
+    stream = bus.ask(Subscribe())
+    bus.ask(Subscribe(listener=present))
+    gone.stop()
+    monkeypatch.setattr(gone, "is_alive", lambda: True)  # as seen just before
+    emit(bus, 1, 2)
+    assert [stream.get(0).term, stream.get(0).term] == [1, 2]
+    assert present.ask("had") == [1, 2]
+    present.stop()
 
 
 def test_a_slow_listener_misses_the_newest_and_the_loss_is_counted(bus: Ref) -> None:

@@ -45,9 +45,8 @@ def test_proposals_wait_for_the_end_of_a_hand_over_and_keep_their_order():
 
 
 def test_proposals_of_an_earlier_leadership_are_refused():
-    with alone() as ref:
-        with pytest.raises(NotLeader):
-            ref.ask(Propose(b"late", term=1), timeout=WAIT)
+    with alone() as ref, pytest.raises(NotLeader):
+        ref.ask(Propose(b"late", term=1), timeout=WAIT)
 
 
 def test_whoever_waits_is_answered_when_it_stops():

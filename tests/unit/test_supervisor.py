@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
 import pykka
 import pytest
 
-from coterie import ClusterSupervisor, Config, HandlerActor, Publish, RegisterHandler
+from coterie import ClusterSupervisor, Config, HandlerActor, Leave, Publish, Read, RegisterHandler, Write
 from coterie.actors.errors import InvalidRequest
 
 ANY = "127.0.0.1:0"
@@ -22,6 +23,13 @@ def config(**more):
     return Config(node_id="n1", bootstrap=True, raft_addr=ANY, mem_bind=ANY, mgmt_addr=ANY, **more)
 
 
+@pytest.fixture(scope="module")
+def node():
+    ref = ClusterSupervisor.start(config())
+    yield ref
+    ref.stop()
+
+
 def test_an_actor_that_is_no_handler_actor_is_refused_and_the_node_goes_on():
     node, plain = ClusterSupervisor.start(config()), Plain.start()
     try:
@@ -31,6 +39,19 @@ def test_an_actor_that_is_no_handler_actor_is_refused_and_the_node_goes_on():
     finally:
         plain.stop()
         node.stop()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf, "3s", True])
+def test_a_timeout_that_is_none_is_refused_at_once_in_every_request(node, timeout):
+    for message in (
+        Publish("t", b"1", timeout=timeout),
+        Write("w", timeout=timeout),
+        Read("r", timeout=timeout),
+        Leave("n9", timeout=timeout),
+    ):
+        with pytest.raises(InvalidRequest, match="timeout="):
+            node.ask(message)
+    assert node.ask(Publish("t", b"1", timeout=5)).seq > 0
 
 
 def test_an_application_that_never_returns_holds_up_the_end_of_its_node_for_less_than_ten_seconds():

@@ -111,8 +111,9 @@ def test_the_file_of_the_buffer_does_not_grow_while_what_is_trimmed_makes_room(t
     assert used[-1] < 4 * 10 * 40_000
 
 
-def test_how_much_room_the_files_take_is_shown(tmp_path):
+def test_how_much_room_the_files_take_is_shown(tmp_path, monkeypatch):
     """The same threads: what grows must be seen to grow."""
+    monkeypatch.setattr("coterie.actors.supervisor.REFRESH", 0.1)
     with Cluster(config(tmp_path, "n1", bootstrap=True)) as cluster:
         cluster.publish("t", b"x")
         address = cluster.ref.addresses()["http"]
