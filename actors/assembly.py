@@ -233,7 +233,7 @@ class Rooms:
     # -- while it runs --------------------------------------------------------------------------------------------------------
 
     def meta(self, leads_in: int | None) -> dict[str, str]:
-        return own_meta(self.addresses["mgmt"], self.addresses["grpc"], self.addresses["raft"], leads_in)
+        return own_meta(self.addresses, leads_in)
 
     def topology_changed(self, topology: Topology) -> None:
         self.wires.topology = topology

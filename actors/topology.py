@@ -6,10 +6,13 @@ term wins. Addresses always come from gossip, since they may change while an id 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from coterie.actors.messages import MembershipView, RaftView, Topology
 
 META_MGMT = "mgmt"
 META_GRPC = "grpc"
+META_HTTP = "http"
 META_RAFT = "raft"
 META_LEADS = "leads"  # the term this member leads in; only a leader has it
 LIVE = ("alive", "suspect")
@@ -41,9 +44,11 @@ def leader_by_gossip(live: dict[str, dict[str, str]]) -> tuple[int, str]:
     return max(claims, default=(0, ""))
 
 
-def own_meta(mgmt: str, grpc: str, raft: str, leads_in: int | None) -> dict[str, str]:
-    """The metadata this node gossips."""
-    meta = {META_MGMT: mgmt, META_GRPC: grpc, META_RAFT: raft}
+def own_meta(addresses: Mapping[str, str], leads_in: int | None) -> dict[str, str]:
+    """The metadata this node gossips. addresses: mgmt, http, grpc and raft, each host:port as others dial it."""
+    meta = {META_MGMT: addresses["mgmt"], META_GRPC: addresses["grpc"], META_RAFT: addresses["raft"]}
+    if addresses["http"] != addresses["mgmt"]:  # gRPC sits on the management address: say where HTTP is
+        meta[META_HTTP] = addresses["http"]
     if leads_in is not None:
         meta[META_LEADS] = str(leads_in)
     return meta

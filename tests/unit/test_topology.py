@@ -67,5 +67,7 @@ def test_no_claim_of_leadership_can_break_it(claims: dict[str, str]) -> None:
 
 
 def test_only_a_leader_says_that_it_leads() -> None:
-    assert own_meta("a:1", "a:2", "a:3", None) == {"mgmt": "a:1", "grpc": "a:2", "raft": "a:3"}
-    assert own_meta("a:1", "a:2", "a:3", 7)["leads"] == "7"
+    addresses = {"mgmt": "a:1", "http": "a:1", "grpc": "a:2", "raft": "a:3", "gossip": "a:4"}
+    assert own_meta(addresses, None) == {"mgmt": "a:1", "grpc": "a:2", "raft": "a:3"}
+    assert own_meta(addresses, 7)["leads"] == "7"
+    assert own_meta(addresses | {"mgmt": "a:2"}, None)["http"] == "a:1", "where gRPC sits on the management address, HTTP is told too"
