@@ -40,7 +40,7 @@ from coterie.transport.errors import AddressError, BindError
 from coterie.transport.gossip import GossipTransport
 
 MAX_WAITING: Final = 1024
-SAVE_PAUSE: Final = 1.0
+SAVE_PAUSE: Final = 0.2
 SHOW_PAUSE: Final = 5.0
 CONFLICT_SHOWN: Final = 60.0
 

@@ -67,7 +67,7 @@ class MembershipCore:
         self._rumours = Rumours(settings, self._members, self._out, self._awareness)
         self._prober = Prober(settings, self._members, self._out, self._awareness, self._rumours, now)
         self._dice = dice
-        self._next_gossip = now
+        self._next_gossip = self._next_meeting = now
         self._next_push_pull = now + settings.push_pull_interval * dice.random()
         self._next_reconnect = now + settings.reconnect_interval
         self._rumours.announce()
@@ -116,6 +116,7 @@ class MembershipCore:
         match message:
             case Ping():
                 self._prober.ping(message, source)
+                self._meet(message, source, now)
             case Ack():
                 self._prober.ack(message)
             case Alive():
@@ -130,6 +131,15 @@ class MembershipCore:
                 self._prober.nack(message)
             case _:
                 self._out.counters["user_message"] += 1
+
+    def _meet(self, said: Ping, source: tuple[str, int], now: float) -> None:
+        """Who pings us by our name knows us. If we do not know them, we came back without a memory (killed before it was written): ask for the picture.
+        One at a time, and only the host that the packet came from: a ping must not send us wherever it likes."""
+        unknown = bool(said.source_node) and self._members.get(said.source_node) is None
+        if unknown and said.node == self._me.name and said.source_ip == source[0] and now >= self._next_meeting and self._me.state == ALIVE:
+            self._next_meeting = now + self._settings.probe_interval
+            self._out.counters["met_unknown"] += 1
+            self._out.push_pull((said.source_ip, said.source_port))
 
     def merge(self, states: Sequence[NodeState], join: bool, now: float, partner: tuple[str, int] | None = None) -> None:
         """What a push/pull brought. `partner` is the address that this node dialled, None when it was the one dialled.

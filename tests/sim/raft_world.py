@@ -248,7 +248,12 @@ class RaftWorld:
             self.kernel.after(self.kernel.between(0.0, 0.02), self._change)  # and the next on its heels
         self.kernel.note(leader.id, "change", change)
         index = self._try(leader, lambda: leader.core.change(change, None, self.kernel.now))
-        if index is not None and isinstance(change, RemoveServer) and name != leader.id and self.kernel.chance(1.0 if self.turnover else 0.6):
+        if (
+            index is not None
+            and isinstance(change, RemoveServer)
+            and name != leader.id
+            and self.kernel.chance(1.0 if self.turnover else 0.6)
+        ):
             self.replacing = name
             self._replace(name, index, leader.core.term, self.kernel.now + 2.0)
 

@@ -217,3 +217,18 @@ def test_a_packet_to_a_member_that_knows_checksums_asks_for_one():
     bench.hear(alive("m1"))
     bench.run(2.5)
     assert {packet.node: packet.crc for packet in bench.packets} == {"old": False, "m1": True}
+
+
+def test_who_pings_us_and_is_not_known_is_asked_for_the_picture():
+    bench = Bench(1)
+    stranger = ("10.0.1.7", 7946)
+    bench.hear(Ping(1, "me", *stranger, "m7"), source=stranger)
+    assert [(p.ip, p.port) for p in bench.push_pulls] == [stranger]
+    bench.hear(Ping(2, "me", *stranger, "m7"), Ping(3, "me", "10.0.1.8", 7946, "m8"), source=stranger)
+    assert len(bench.push_pulls) == 1, "one in a probe interval, and never a host that the packet did not come from"
+    bench.forget()
+    bench.now += 1.0
+    bench.hear(Ping(4, "me", *address("m1"), "m1"), source=address("m1"))
+    bench.hear(Ping(5, "", *stranger, "m7"), source=stranger)
+    bench.hear(Ping(6, "me", "10.0.1.8", 7946, "m8"), source=stranger)
+    assert not bench.push_pulls
