@@ -2,6 +2,8 @@
 
 Raft tells its servers who leads. A member that is no Raft server hears it in gossip: the leader puts its role and term into its metadata, and the highest
 term wins. Addresses always come from gossip, since they may change while an id stays.
+
+`Picture` is what the supervisor keeps of it, and what its desks (requests, status) look at: the latest views, and the topology last made of them.
 """
 
 from __future__ import annotations
@@ -36,6 +38,26 @@ def topology(me: str, raft: RaftView, membership: MembershipView) -> Topology:
         live=frozenset(live) | {me},
         silent=raft.silent,
     )
+
+
+class Picture:
+    """The latest view of Raft and of gossip, and the `Topology` that was last made of them and told. Of one thread, the supervisor's. `me`: this node's id."""
+
+    __slots__ = ("me", "membership", "raft", "topology")
+
+    def __init__(self, me: str) -> None:
+        self.me = me
+        self.raft = RaftView()
+        self.membership = MembershipView()
+        self.topology = Topology()
+
+    def look(self) -> Topology:
+        """The topology as the views have it now; whoever tells it puts it into `topology`."""
+        return topology(self.me, self.raft, self.membership)
+
+    def mgmt_of(self, member: str) -> str:
+        """The management address of a member, "" if unknown: as last told, else as gossip has it by now."""
+        return self.topology.mgmt_addr.get(member, "") or self.look().mgmt_addr.get(member, "")
 
 
 def leader_by_gossip(live: dict[str, dict[str, str]]) -> tuple[int, str]:

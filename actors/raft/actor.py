@@ -2,7 +2,8 @@
 
 It has the log, the listening server and the links to the peers, and works through each `Ready` in the order that its shape demands: what may leave
 before the disk has it, the one transaction, what may leave only after, then what is committed. The disk is written in this thread: a disk that
-hangs stops this server's heartbeats and votes with it, which is what the others need to see.
+hangs stops this server's heartbeats and votes with it, which is what the others need to see. Who asks for something that takes more than one `Ready` (a
+quorum change, a hand-over, a confirmation that this server leads) waits in `Decisions`, which is given its turn between them.
 
 Proposals and the peers' messages that wait in the inbox are one burst: proposals of a burst become consecutive entries, one transaction, one
 message per follower. Where the batch ends is decided by load alone.
@@ -26,24 +27,24 @@ from coterie.actors.messages import (
     Committed,
     ConfirmLeadership,
     GetRaftView,
-    PeerView,
     ProposalsFailed,
     Propose,
     RaftView,
     TransferLeadership,
 )
-from coterie.actors.raft import core as core_module
 from coterie.actors.raft import ready as core_events
 from coterie.actors.raft import refusals
 from coterie.actors.raft.changes import QuorumChange
 from coterie.actors.raft.core import RaftCore
+from coterie.actors.raft.decisions import Decisions, not_leader
 from coterie.actors.raft.links import CONNECTED, DISCONNECTED, RESPONSE, Links
 from coterie.actors.raft.log import RaftLog
 from coterie.actors.raft.node import Role
 from coterie.actors.raft.ready import Ready
 from coterie.actors.raft.settings import Settings
+from coterie.actors.raft.views import raft_view
 from coterie.proto.gotime import from_unix
-from coterie.proto.raft_messages import NONVOTER, VOTER, Configuration, Header, Server
+from coterie.proto.raft_messages import Configuration, Header, Server
 from coterie.transport.addresses import advertised
 from coterie.transport.errors import AddressError, BindError, DialError
 from coterie.transport.raft_client import identify
@@ -52,7 +53,6 @@ from coterie.transport.raft_server import RaftServer, reply_all
 REQUEST: Final = "request"
 _IDENTIFIED: Final = "identified"
 _POLL: Final = 0.05  # how often a quorum change under way looks whether it can go on
-_SUFFRAGE: Final = {VOTER: "voter", NONVOTER: "learner"}
 
 
 class SetSink:
@@ -98,9 +98,6 @@ class RaftActor(Actor):
         self._random = random.Random(seed)
         self._proposals: list[tuple[bytes, Any, bool]] = []
         self._want_appended: list[tuple[Any, int]] = []
-        self._changes: list[QuorumChange] = []
-        self._transfers: list[tuple[LightFuture, int]] = []
-        self._confirming: list[tuple[float, LightFuture]] = []  # (since when, who asked)
         self._counts: dict[str, int] = {"elections": 0, "leaderships": 0, "proposals refused": 0}
         self._told_serving = False
         self._told_silent: frozenset[str] = frozenset()
@@ -146,6 +143,7 @@ class RaftActor(Actor):
             )
         except refusals.LogBehindState as refusal:
             raise StorageError(str(refusal)) from refusal
+        self._decisions = Decisions(self.core, self._identify)
         if self._bootstrap and log.last_index == 0 and log.hard_state().term == 0:
             self.core.bootstrap(Configuration((self._me,)), now)
         self._links = Links(self.node, tell)
@@ -156,20 +154,13 @@ class RaftActor(Actor):
 
     def on_stop(self) -> None:
         """Whoever waits is answered first: closing connections may take a while."""
-        error = Indeterminate("the node stopped before the outcome was known")
         contexts = [context for _, context, _ in self._proposals]
         self._proposals = []
         self._fail(contexts, NotLeader())
         core = getattr(self, "core", None)
         if core is not None:
-            self._fail(core.pending(), error)
-        for change in self._changes:
-            change.reply.fail(error)
-        for future, _ in self._transfers:
-            future.fail(error)
-        for _, reply in self._confirming:
-            reply.fail(NotLeader())
-        self._changes, self._transfers, self._confirming = [], [], []
+            self._fail(core.pending(), Indeterminate("the node stopped before the outcome was known"))
+            self._decisions.close()
         self._release()
 
     def _release(self) -> None:
@@ -201,16 +192,18 @@ class RaftActor(Actor):
             return self.core.applied_to(message.index)
         if kind is ConfirmLeadership:
             if self.reply_to is not None:
-                self._confirming.append((time.monotonic(), self.reply_to))
+                self._decisions.confirming.append((time.monotonic(), self.reply_to))
             return LATER
         if kind is GetRaftView:
             return self.view()
         if kind is ChangeQuorum:
-            return self._change(message)
+            return self._decisions.change(message, self.reply_to) or LATER
         if kind is SetSink:
             return self._set_sink(message.ref)
         if kind is TransferLeadership:
-            return self._transfer(message)
+            assert self.reply_to is not None
+            self._decisions.transfer(message, self.reply_to, time.monotonic())
+            return LATER
         raise TypeError(f"the Raft actor does not take {kind.__name__}")
 
     def _from_transport(self, message: tuple[Any, ...]) -> None:
@@ -218,7 +211,7 @@ class RaftActor(Actor):
         if what == REQUEST:
             self.core.request(message[1], message[2], now)
         elif what == _IDENTIFIED:
-            self._identified(*message[1:])
+            self._decisions.identified(*message[1:])
         elif self._links is not None and self._links.current(message[1], message[2]):
             if what == RESPONSE:
                 self.core.response(message[1], message[3], message[4], now)
@@ -260,22 +253,22 @@ class RaftActor(Actor):
     def _refuse(self, contexts: list[Any]) -> None:
         """Not in the log, and it will not be. A leader refuses what was meant for an earlier leadership: nobody else can be named then."""
         self._counts["proposals refused"] += len(contexts)
-        leader = self.core.leader if self.core.role is not Role.LEADER else None
-        self._fail(contexts, NotLeader(leader.id if leader else "", leader.address if leader else ""))
+        self._fail(contexts, not_leader(self.core.leader if self.core.role is not Role.LEADER else None))
 
     def _after(self) -> None:
         """Everything the core wants done, until it wants nothing."""
-        if self._confirming:
-            self._confirm()
+        decisions = self._decisions
+        if decisions.confirming:
+            decisions.confirm(time.monotonic())
         while (ready := self.core.ready()) is not None:
             self._work(ready)
         deadline = self.core.deadline()
-        if self._changes:
+        if decisions.changes:
             now = time.monotonic()
-            self._go_on(now)
+            decisions.advance(now)
             while (ready := self.core.ready()) is not None:
                 self._work(ready)
-            deadline = min(self.core.deadline(), now + _POLL) if self._changes else self.core.deadline()
+            deadline = min(self.core.deadline(), now + _POLL) if decisions.changes else self.core.deadline()
         silent = self._told_silent
         if self._look_for_silent:
             self._look_for_silent = False
@@ -283,19 +276,6 @@ class RaftActor(Actor):
         if self.core.serving is not self._told_serving or silent != self._told_silent:
             self._tell([])  # it begins to serve with a commit, and a peer falls silent with time: neither is an event of the core
         self.wake_at(deadline)
-
-    def _confirm(self) -> None:
-        now, asked = time.monotonic(), self._confirming
-        self._confirming = []
-        for since, reply in asked:
-            try:
-                if self.core.confirm(since, now):
-                    reply.set(True)
-                else:
-                    self._confirming.append((since, reply))
-            except refusals.NotLeading as refusal:
-                leader = refusal.leader
-                reply.fail(NotLeader(leader.id if leader else "", leader.address if leader else ""))
 
     def _work(self, ready: Ready) -> None:
         links = self._links
@@ -372,7 +352,7 @@ class RaftActor(Actor):
                 self.log.info("leads no more (term %d): %s", event.term, event.reason)
         for peer in self._links.reconcile(self.core.peers()):
             self.core.disconnected(peer, time.monotonic())  # its link says no more: it is not current
-        self._settle_transfers(events)
+        self._decisions.settle_transfers(events)
         self._tell(events)
 
     def _tell(self, events: list[Any]) -> None:
@@ -382,114 +362,26 @@ class RaftActor(Actor):
         if self._observe is not None:
             self._observe(view, events)
 
-    # -- changes of the quorum ------------------------------------------------------------------------------------------------
-
-    def _change(self, request: ChangeQuorum) -> Any:
-        core = self.core
-        if core.role is not Role.LEADER:
-            leader = core.leader
-            raise NotLeader(leader.id if leader else "", leader.address if leader else "")
-        change = QuorumChange(request.kind, request.id, request.address, request.deadline, self.reply_to)
-        outcome = change.check(core.configuration)
-        if isinstance(outcome, CoterieError):
-            raise outcome
-        if outcome is True:
-            return True
-        if any(other.id == change.id for other in self._changes):
-            raise Indeterminate(f"id={change.id!r}: another change of it is under way; ask again when it is done")
-        self._changes.append(change)
-        if change.kind == "join":
-            threading.Thread(target=self._identify, args=(change,), name=f"{self.node}/raft-identify", daemon=True).start()
-        return LATER
+    # -- a newcomer -----------------------------------------------------------------------------------------------------------
 
     def _identify(self, change: QuorumChange) -> None:
+        """Ask the server at the address who it is, in a thread of its own: dialling a stranger may block until the time-out."""
+        threading.Thread(target=self._ask_identity, args=(change,), name=f"{self.node}/raft-identify", daemon=True).start()
+
+    def _ask_identity(self, change: QuorumChange) -> None:
         header: Header | None = None
         error: CoterieError | None = None
         try:
             header = identify(change.address, Header(self._me.id, self._me.address), max(0.1, min(3.0, change.deadline - time.monotonic())))
         except (DialError, AddressError) as problem:
             error = Unreachable(f"raftAddr={change.address!r}: {problem}; nothing was changed")
-        self.ref.send((_IDENTIFIED, change, header, error))
-
-    def _identified(self, change: QuorumChange, header: Header | None, error: CoterieError | None) -> None:
-        if change in self._changes:
-            self._settle(change, change.identified(header, error))
-
-    def _go_on(self, now: float) -> None:
-        for change in list(self._changes):
-            if self.core.role is not Role.LEADER and change.holds(self.core):
-                self._settle(change, True)  # a leader that leaves loses its leadership with the commit
-            elif self.core.role is not Role.LEADER:
-                leader = self.core.leader
-                self._settle(
-                    change,
-                    Indeterminate(
-                        f"id={change.id!r}: leadership was lost on the way; ask the leader {leader.id if leader else '(none yet)'}"
-                    ),
-                )
-            else:
-                self._settle(change, change.advance(self.core, now))
-
-    def _settle(self, change: QuorumChange, outcome: CoterieError | bool | None) -> None:
-        if outcome is None:
-            return
-        self._changes.remove(change)
-        if isinstance(outcome, CoterieError):
-            change.reply.fail(outcome)
-        else:
-            change.reply.set(True)
-
-    def _transfer(self, request: TransferLeadership) -> Any:
-        try:
-            self.core.transfer(request.id, time.monotonic())
-        except refusals.NotLeading as refusal:
-            raise NotLeader(refusal.leader.id if refusal.leader else "") from None
-        except refusals.Refusal as refusal:
-            raise Unreachable(str(refusal)) from None
-        assert self.reply_to is not None
-        self._transfers.append((self.reply_to, self.core.term))
-        return LATER
-
-    def _settle_transfers(self, events: list[Any]) -> None:
-        failed = next((event for event in events if isinstance(event, core_events.TransferFailed)), None)
-        for future, term in list(self._transfers):
-            if failed is not None:
-                future.fail(Unreachable(f"leadership was not transferred to {failed.target}: {failed.reason}"))
-            elif self.core.term > term and self.core.leader is not None:
-                future.set(True)
-            else:
-                continue
-            self._transfers.remove((future, term))
+        self._post((_IDENTIFIED, change, header, error))
 
     # -- what it shows --------------------------------------------------------------------------------------------------------
 
     def view(self) -> RaftView:
-        core, now = self.core, time.monotonic()
-        leader = core.leader
-        progress = {peer.id: peer for peer in core.progress()}
         assert self._server is not None and self._links is not None
-        counters = self._counts | core.counters()
+        counters = self._counts | self.core.counters()
         counters.update({f"raft server: {reason}": count for reason, count in self._server.counters().items()})
         counters.update({f"raft links: {reason}": count for reason, count in self._links.counters().items()})
-        return RaftView(
-            role=core.role.value,
-            term=core.term,
-            leader_id=leader.id if leader else "",
-            leader_addr=leader.address if leader else "",
-            commit_index=core.commit,
-            applied_index=core.applied,
-            last_index=core.last_index,
-            lease_valid=core.lease_valid(now),
-            ready=core.serving,
-            silent=core.silent(now),
-            servers=tuple(self._peer_view(server, progress.get(server.id), now) for server in core.configuration.servers),
-            counters=counters,
-        )
-
-    def _peer_view(self, server: Server, progress: core_module.PeerView | None, now: float) -> PeerView:
-        suffrage = _SUFFRAGE.get(server.suffrage, "staging")
-        if server.id == self._id:
-            return PeerView(server.id, server.address, suffrage, self.core.stored_index, 0.0, self.core.role.value)
-        if progress is None:
-            return PeerView(server.id, server.address, suffrage)
-        return PeerView(server.id, server.address, suffrage, progress.match, now - progress.contact, progress.state.value)
+        return raft_view(self.core, self._id, time.monotonic(), counters)

@@ -88,7 +88,7 @@ class RaftCore:
         self._node = node = Node(me, settings, log, hard_state, configuration, previous_configuration, now, random)
         node.set_commit(applied)
         self._handout = Handout(node, applied)
-        if node.is_voter and not node.other_voters():
+        if node.decides_alone:
             node.election_deadline = now
 
     # -- inputs ------------------------------------------------------------------------------------------------------------------

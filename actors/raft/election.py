@@ -43,10 +43,12 @@ def election_timeout(node: Node) -> None:
         if node.role is not Role.FOLLOWER:
             node.become_follower(node.term, None, "may not campaign")
         node.reset_election_timer()
-    elif not node.other_voters():
+    elif node.quorum > 1:
+        pre_campaign(node)
+    elif node.decides_alone:
         campaign(node)
     else:
-        pre_campaign(node)
+        node.reset_election_timer()  # it has only the beginning of the log yet
 
 
 def pre_campaign(node: Node) -> None:
@@ -156,7 +158,7 @@ def _may_stand(node: Node, candidate: Server) -> bool:
 def on_vote_request(node: Node, request: VoteRequest) -> VoteResponse:
     """RequestVote (Raft paper, 5.2, 5.4.1; thesis, 4.2.3)."""
     candidate = node.server_of(request.header)
-    if not _may_stand(node, candidate):
+    if node.decides_alone or not _may_stand(node, candidate):
         return VoteResponse(node.header, node.term, granted=False)
     if not request.leadership_transfer and node.leader_is_alive() and not _leads(node, candidate):
         return VoteResponse(node.header, node.term, granted=False)
@@ -180,7 +182,8 @@ def on_pre_vote_request(node: Node, request: PreVoteRequest) -> PreVoteResponse:
     """RequestPreVote (Raft thesis, 9.6): would RequestVote be granted? Nothing changes here."""
     candidate = node.server_of(request.header)
     willing = (
-        _may_stand(node, candidate)
+        not node.decides_alone
+        and _may_stand(node, candidate)
         and (not node.leader_is_alive() or _leads(node, candidate))
         and request.term >= node.term
         and _log_suffices(node, request)

@@ -66,13 +66,13 @@ def _is_strange(node: Node, sender: Header) -> bool:
     It may be a true leader whose configuration we lack: then our own leader falls silent, and we follow it a heartbeat time-out later. But it may
     also be a removed server, one of another cluster, or a forger, none of whom may depose a leader (hashicorp/raft believes them all).
 
-    The only voter of its configuration is its own leader, also in the moment before it has elected itself: nobody can have become leader of that
-    cluster without it. It was added to another cluster with its log still in place, and where terms happen to agree, the two logs would be taken for one.
+    Who decides alone is its own leader, also in the moment before it has elected itself: nobody can have become leader of that cluster without
+    it. It was added to another cluster with its log still in place, and where terms happen to agree, the two logs would be taken for one.
     It does not tell such a sender its term either, which would depose that cluster's leader if it is the later one.
     """
     if not node.configuration.servers or node.configurations.lists(sender.id):
         return False
-    if node.is_voter and not node.other_voters():
+    if node.decides_alone:
         return True
     return node.leader_is_alive() and (node.leader is None or node.leader.id != sender.id)
 
@@ -88,6 +88,9 @@ def _follow(node: Node, request: AppendRequest) -> None:
         node.reset_election_timer()
     else:
         node.reset_election_timer()
+    if node.voted_for == node.me.id:
+        # Its own candidacy in this term is over. That nobody else gets its vote in it stays true, and `decides_alone` must not take it for a vote that won.
+        node.vote_for(header.id or header.address)
 
 
 def _mismatch(node: Node, request: AppendRequest) -> AppendResponse | None:

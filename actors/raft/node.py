@@ -122,6 +122,19 @@ class Node:
     def quorum(self) -> int:
         return self.configurations.quorum
 
+    @property
+    def decides_alone(self) -> bool:
+        """Is this server the whole quorum, and sure of it?
+
+        A server that lost its log and is added again under its old name gets the log's beginning first, and there it may find itself the only voter of
+        a configuration that is long past: were it to elect itself then, it would commit a second history. What tells the two apart is the term: who
+        truly decides alone voted for itself in its term, or its log reaches into it; who catches up has its leader's later term and an older
+        log. (A vote for itself is withdrawn when it follows another leader of that term: see `following`.)
+        """
+        if not self.is_voter or self.quorum > 1:
+            return False
+        return self.voted_for == self.me.id or self.log.last_term == self.term
+
     def other_voters(self) -> list[Server]:
         return [server for server in self.configuration.voters() if server.id != self.me.id]
 
@@ -177,11 +190,16 @@ class Node:
 
     def become_follower(self, term: int, leader: Server | None, reason: str) -> None:
         """Enter `term` (not below the present one) without leading it (Raft paper, figure 2, all servers)."""
+        alone = self.decides_alone and leader is None
         if self.role is Role.LEADER:
             self._lose_leadership(reason)
         elif self.role is not Role.FOLLOWER:
             self.events.append(ElectionEnded(term, leader))
         self.set_term(term)
+        if alone and self.voted_for != self.me.id:
+            self.vote_for(
+                self.me.id
+            )  # nobody else's vote counts, so it may as well be given at once; and it goes on knowing that it decides alone
         self.role = Role.FOLLOWER
         self.votes.clear()
         self.transferring_to_me = False

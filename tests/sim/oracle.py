@@ -75,9 +75,9 @@ class Oracle:
         self.kernel.require(right, f"{node.id} goes by the configuration at {index}, where its log has {entry}")
 
     def matches(self, node: SimNode) -> None:
-        """What a leader believes to be on a follower's disk is there."""
+        """What a leader believes to be on a follower's disk is there; unless a later leader, of whom it has not heard, had it cut off again."""
         for progress in node.core._node.progress.values():
-            if progress.match:
+            if progress.match and self.world.nodes[progress.peer].disk.hard.term <= node.core.term:
                 term = node.core._node.log.term(progress.match)
                 held = self.world.nodes[progress.peer].disk.holds(progress.match, term)
                 self.kernel.require(held, f"{node.id} believes {progress.peer} to hold {progress.match} of term {term}")

@@ -199,7 +199,7 @@ class RaftWorld:
         kernel, life = self.kernel, node.life
         self.application.client()
         if kernel.chance(0.6):
-            kernel.after(kernel.between(0.0, 0.02), lambda: node.life == life and node.up and self._down(node, 0.3))
+            kernel.after(kernel.between(0.0, 0.02), lambda: node.life == life and node.up and not self.healing and self._down(node, 0.3))
 
     def _down(self, node: SimNode, longest: float) -> None:
         node.crash()

@@ -1,0 +1,44 @@
+"""What a Raft server shows of itself: the core's state as a `RaftView`, for status, metrics and the supervisor. Pure.
+
+A leader shows each server of the configuration with what it knows of its progress. Any other server knows only of itself, and shows the rest by name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from coterie.actors.messages import PeerView, RaftView
+from coterie.actors.raft import core as core_module
+from coterie.actors.raft.core import RaftCore
+from coterie.proto.raft_messages import NONVOTER, VOTER, Server
+
+_SUFFRAGE: Final = {VOTER: "voter", NONVOTER: "learner"}
+
+
+def raft_view(core: RaftCore, me: str, now: float, counters: dict[str, int]) -> RaftView:
+    """me: this server's id; counters: what it has counted, by reason."""
+    leader = core.leader
+    progress = {peer.id: peer for peer in core.progress()}
+    return RaftView(
+        role=core.role.value,
+        term=core.term,
+        leader_id=leader.id if leader else "",
+        leader_addr=leader.address if leader else "",
+        commit_index=core.commit,
+        applied_index=core.applied,
+        last_index=core.last_index,
+        lease_valid=core.lease_valid(now),
+        ready=core.serving,
+        silent=core.silent(now),
+        servers=tuple(_peer_view(core, server, server.id == me, progress.get(server.id), now) for server in core.configuration.servers),
+        counters=counters,
+    )
+
+
+def _peer_view(core: RaftCore, server: Server, own: bool, progress: core_module.PeerView | None, now: float) -> PeerView:
+    suffrage = _SUFFRAGE.get(server.suffrage, "staging")
+    if own:
+        return PeerView(server.id, server.address, suffrage, core.stored_index, 0.0, core.role.value)
+    if progress is None:
+        return PeerView(server.id, server.address, suffrage)
+    return PeerView(server.id, server.address, suffrage, progress.match, now - progress.contact, progress.state.value)

@@ -1,0 +1,61 @@
+"""The reference that a user of a node holds: pykka's, with a short way for what comes often, and an end to every wait.
+
+A `Publish` goes straight into the publisher's inbox. By way of the supervisor it would cost a second hop between threads for each record, which would be the
+dearest thing in the house; all else goes to the supervisor. Once the publisher has stopped, its node has too or has failed closed: then a `Publish` goes to the
+supervisor as well, which knows the reason.
+
+A request carries its own deadline, and the actors answer by it with the error that fits: it was not carried out, or that is unknown. A blocking `ask`
+therefore waits a little longer than the deadline, and only then gives up by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pykka
+
+from coterie.actors.base import Ref
+from coterie.actors.errors import DeadlineExceeded
+from coterie.actors.messages import Publish
+
+GRACE = 1.0  # seconds a blocking ask waits beyond the request's own deadline, so that the typed answer comes first
+
+
+class ClusterRef(Ref):
+    """What a user holds: a `pykka.ActorRef` of the supervisor. A `Publish` goes straight to the publisher."""
+
+    publisher: Ref | None = None
+    patience: float = 10.0
+
+    def tell(self, message: Any) -> None:
+        publisher = self.publisher
+        if message.__class__ is Publish and publisher is not None and not publisher.actor_stopped.is_set():
+            publisher.tell(message)
+        else:
+            self._put(message, None)
+
+    def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
+        """The typed reply, or raises a typed error. timeout: as in pykka; without it the request's own deadline holds. What is not answered by
+        then raises DeadlineExceeded, which is both Indeterminate and a `pykka.Timeout`."""
+        publisher = self.publisher
+        if message.__class__ is Publish and publisher is not None and not publisher.actor_stopped.is_set():
+            future = publisher.ask(message, block=False)
+        else:
+            future = super().ask(message, block=False)
+        if not block:
+            return future
+        if timeout is None:
+            limit = getattr(message, "timeout", None)  # one that is none is refused at once
+            timeout = (limit if isinstance(limit, (int, float)) and 0 < limit < math.inf else self.patience) + GRACE
+        try:
+            return future.get(timeout=timeout)
+        except DeadlineExceeded:
+            raise
+        except pykka.Timeout:
+            raise DeadlineExceeded(f"{type(message).__name__}: no answer within {timeout:g} s; it may still take effect") from None
+
+    def addresses(self) -> dict[str, str]:
+        """Where this node listens: raft, gossip, mgmt, http, grpc, each host:port as others dial it."""
+        answer: dict[str, str] = self.ask("addresses")
+        return answer

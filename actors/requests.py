@@ -1,0 +1,160 @@
+"""What an application asks of the cluster through the supervisor: writes, reads, joins, leaves, hand-overs; checked, given a deadline, and passed on.
+
+Two ways lead on from here:
+
+- **Writes and reads** are for the leader's handler, wherever the leader is: the `Router` finds it, here or there, or waits for one within the deadline. On
+  the leader, a quorum confirms its leadership before the handler is asked: a leader that was cut off would otherwise answer from what was true once.
+- **What is decided about the quorum** goes to this node's Raft actor and is not forwarded: it changes who decides, so whoever asks must know whom he asks.
+  A node that does not lead answers NotLeader with the leader's management address, to which the request can be sent again.
+
+What is wrong with a request is said at once, with its field and value, before anything is sent. Runs in the supervisor's thread, but for the steps
+that say otherwise; `reply` is the asker's future, None for a message that was told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from coterie.actors.assembly import Rooms
+from coterie.actors.base import Ref
+from coterie.actors.errors import CoterieError, InvalidRequest, NotLeader
+from coterie.actors.future import LightFuture
+from coterie.actors.messages import (
+    ChangeQuorum,
+    ConfirmLeadership,
+    HandleRead,
+    HandleWrite,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Read,
+    TransferLeadership,
+    Write,
+)
+from coterie.actors.replication.requests import check_timeout
+from coterie.actors.routing import Request, Router
+from coterie.actors.topology import Picture
+
+
+class Requests:
+    """See the module's text. post: puts a callable into the supervisor's inbox."""
+
+    def __init__(self, rooms: Rooms, picture: Picture, router: Router, post: Callable[[Callable[[], None]], object]) -> None:
+        self._rooms, self._picture, self._router, self._post = rooms, picture, router, post
+        self._default = rooms.config.request_timeout
+        self._handler: Any = None
+
+    def register(self, handler: Any) -> bool:
+        """From now on `handler`, the reference of a HandlerActor, carries out what reaches this node. Raises InvalidRequest."""
+        if not (isinstance(handler, Ref) and handler.is_alive()):
+            raise InvalidRequest(f"ref={handler!r}: give the reference of a running HandlerActor, as its start() returns it")
+        self._handler = handler
+        self._rooms.handler_changed(handler)
+        return True
+
+    # -- for the handler ------------------------------------------------------------------------------------------------------
+
+    def write(self, message: Write, reply: LightFuture | None, forwarded: bool = False) -> None:
+        """forwarded: another node has passed it on, so it is answered here or refused. Raises InvalidRequest."""
+        op, data, client = message.op, message.data, self._rooms.client
+        self._route(
+            f"write {op!r}",
+            message,
+            reply,
+            lambda: self._ask_handler(HandleWrite(op, data)),
+            lambda at, left: client.write(at, op, data, left),
+            forwarded,
+        )
+
+    def read(self, message: Read, reply: LightFuture | None, forwarded: bool = False) -> None:
+        """As `write`."""
+        op, data, client = message.op, message.data, self._rooms.client
+        self._route(
+            f"read {op!r}",
+            message,
+            reply,
+            lambda: self._ask_handler(HandleRead(op, data)),
+            lambda at, left: client.read(at, op, data, left),
+            forwarded,
+        )
+
+    def _route(
+        self,
+        name: str,
+        message: Write | Read,
+        reply: LightFuture | None,
+        here: Callable[[], LightFuture],
+        there: Callable[[str, float], LightFuture],
+        forwarded: bool,
+    ) -> None:
+        if not isinstance(message.op, str) or not isinstance(message.data, (bytes, bytearray, memoryview)):
+            raise InvalidRequest(f"{name}: op is a string and data are bytes")
+        self._router.place(Request(name, reply, self._deadline(message), here, there, forwarded))
+
+    def _ask_handler(self, call: HandleWrite | HandleRead) -> LightFuture:
+        handler = self._handler
+        if handler is None:
+            raise InvalidRequest(
+                f"op={call.op!r}: no handler is registered on the leader {self._picture.me!r}; register one, or ask a cluster whose service has one"
+            )
+        answer = LightFuture()
+        confirmed = self._rooms.raft.ask(ConfirmLeadership(), block=False)
+
+        def confirmed_or_not() -> None:
+            """In the Raft actor's thread: to the handler, or back to be routed anew."""
+            if confirmed.error is not None:
+                answer.fail(confirmed.error if isinstance(confirmed.error, CoterieError) else NotLeader())
+                return
+            handled: LightFuture = handler.ask(call, block=False)
+            handled.on_done(lambda: answer.fail(handled.error) if handled.error is not None else answer.set(handled.get()))
+
+        confirmed.on_done(confirmed_or_not)
+        return answer
+
+    # -- about the quorum -----------------------------------------------------------------------------------------------------
+
+    def join(self, message: Join, reply: LightFuture | None) -> None:
+        """Answers Joined. Raises InvalidRequest, AlreadyMember, NotLeader."""
+        if not isinstance(message.id, str) or not message.id:
+            raise InvalidRequest(f"id={message.id!r}: give the node_id of the server that joins")
+        self._rooms.check_join(message.id, message.raft_addr, self._picture.membership)
+        change = ChangeQuorum("join", message.id, message.raft_addr, self._deadline(message))
+        self._change(change, Joined(message.id, message.raft_addr), reply)
+
+    def leave(self, message: Leave, reply: LightFuture | None) -> None:
+        """Answers Left. Raises InvalidRequest, NotLeader."""
+        if not isinstance(message.id, str) or not message.id:
+            raise InvalidRequest(f"id={message.id!r}: give the node_id of the server that leaves")
+        self._change(ChangeQuorum("leave", message.id, "", self._deadline(message)), Left(message.id), reply)
+
+    def transfer(self, message: TransferLeadership, reply: LightFuture | None) -> None:
+        """Answers True."""
+        self._pass_to_raft(message, True, reply)
+
+    def _change(self, change: ChangeQuorum, answer: Joined | Left, reply: LightFuture | None) -> None:
+        topology = self._picture.topology
+        if not topology.leads and topology.leader_id != self._picture.me:
+            raise NotLeader(topology.leader_id, self._picture.mgmt_of(topology.leader_id))
+        self._pass_to_raft(change, answer, reply)
+
+    def _pass_to_raft(self, message: Any, answer: Any, reply: LightFuture | None) -> None:
+        future = self._rooms.raft.ask(message, block=False)
+
+        def done() -> None:
+            error = future.error
+            if isinstance(error, NotLeader):
+                error = NotLeader(error.leader_id, self._picture.mgmt_of(error.leader_id))
+            if reply is None or reply.done:
+                return
+            if error is not None:
+                reply.fail(error)
+            else:
+                reply.set(answer)
+
+        future.on_done(lambda: self._post(done))
+
+    def _deadline(self, message: Any) -> float:
+        return time.monotonic() + check_timeout(message.timeout, self._default)

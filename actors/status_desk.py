@@ -1,0 +1,81 @@
+"""Who is asked for the status of the cluster, and how the answers come together; `status.py` says what they mean.
+
+The leader alone hears every server, so a follower asks it, for at most `STATUS_PATIENCE` seconds, and gives its own view with a warning if no answer comes: a
+status that fails when the cluster is ill would be of no use. The question that a leader gets from a follower is for its local view, so it never travels on. A
+node that has failed, knows no leader, or is asked for its own view asks only its own rooms. A room that is stopped leaves its part out, and what the
+supervisor last heard of it stands in.
+
+Runs in the supervisor's thread; answers come back to it by `post`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from coterie.actors.assembly import Rooms
+from coterie.actors.future import LightFuture, gather
+from coterie.actors.messages import ClusterStatus, GetMembership, GetRaftView, GetReplicationView, RaftView, ReplicationView, Status
+from coterie.actors.replication.requests import check_timeout
+from coterie.actors.status import combine
+from coterie.actors.topology import Picture
+from coterie.transport import logs
+
+STATUS_PATIENCE = 2.0  # seconds a follower waits for its leader's view
+
+
+class StatusDesk:
+    """See the module's text. notes: warnings of the node itself, by whom they are about, as the supervisor keeps them."""
+
+    def __init__(self, rooms: Rooms, picture: Picture, notes: dict[str, str], post: Callable[[Callable[[], None]], object]) -> None:
+        self._rooms, self._picture, self._notes, self._post = rooms, picture, notes, post
+
+    def answer(self, message: Status, reply: LightFuture, failed: bool) -> None:
+        """`reply` gets a ClusterStatus. failed: this node serves no more. Raises InvalidRequest."""
+        topology = self._picture.topology
+        leader, address = topology.leader_id, topology.grpc_addr.get(topology.leader_id, "")
+        if message.local or leader in ("", self._picture.me) or not address or failed:
+            self._local(reply.set)
+            return
+        patience = min(STATUS_PATIENCE, check_timeout(message.timeout, self._rooms.config.request_timeout))
+        asked = self._rooms.client.status(address, patience)
+
+        def answered() -> None:
+            if asked.error is None:
+                reply.set(asked.get(timeout=0))
+            else:
+                self._local(reply.set, f"the leader {leader} at {address} did not answer ({asked.error}); this is this node's own view")
+
+        asked.on_done(lambda: self._post(answered))
+
+    def _local(self, give: Callable[[ClusterStatus], None], note: str = "") -> None:
+        rooms, picture = self._rooms, self._picture
+        asks = [
+            rooms.raft.ask(GetRaftView(), block=False),
+            rooms.membership.ask(GetMembership(), block=False),
+            rooms.publisher.ask(GetReplicationView(), block=False),
+        ]
+
+        def all_there() -> None:
+            raft, membership, replication = (ask.get(timeout=0) if ask.error is None else None for ask in asks)
+            raft = raft or RaftView(term=picture.raft.term, servers=picture.raft.servers)
+            if not picture.topology.in_quorum:  # such a member knows its leader from gossip
+                raft = attrs.evolve(raft, term=picture.topology.term, leader_id=picture.topology.leader_id)
+            status = combine(
+                picture.me,
+                raft,
+                membership or picture.membership,
+                replication or ReplicationView(),
+                picture.topology.mgmt_addr,
+                (*self._notes.values(), *([note] if note else []), *_sink_warning()),
+                rooms.management_counters(),
+            )
+            give(status)
+
+        gather(asks, lambda: self._post(all_there))
+
+
+def _sink_warning() -> list[str]:
+    lost = logs.backlog.dropped
+    return [f"{lost} log records were dropped: a log sink of this process blocks, or is slower than what is logged"] if lost else []
