@@ -75,9 +75,12 @@ class Oracle:
         self.kernel.require(right, f"{node.id} goes by the configuration at {index}, where its log has {entry}")
 
     def matches(self, node: SimNode) -> None:
-        """What a leader believes to be on a follower's disk is there; unless a later leader, of whom it has not heard, had it cut off again."""
+        """What the leader believes to be on a follower's disk is there. One that was paused, and has not heard of its successor, believes what was: the
+        successor may have had it cut off again, or the follower removed and emptied."""
+        if max(self.leaders, default=0) > node.core.term:
+            return
         for progress in node.core._node.progress.values():
-            if progress.match and self.world.nodes[progress.peer].disk.hard.term <= node.core.term:
+            if progress.match:
                 term = node.core._node.log.term(progress.match)
                 held = self.world.nodes[progress.peer].disk.holds(progress.match, term)
                 self.kernel.require(held, f"{node.id} believes {progress.peer} to hold {progress.match} of term {term}")
