@@ -337,7 +337,6 @@ class RaftView:
     commit_index: int = 0
     applied_index: int = 0
     last_index: int = 0
-    lease_valid: bool = False
     ready: bool = False
     silent: frozenset[str] = frozenset()  # of a leader: peers that have not answered for a lease, or are not connected
     servers: tuple[PeerView, ...] = ()

@@ -51,9 +51,10 @@ def combine(
     mgmt_addr: Mapping[str, str],
     notes: tuple[str, ...] = (),
     management: Mapping[str, int] | None = None,
+    events: Mapping[str, int] | None = None,
 ) -> ClusterStatus:
     """mgmt_addr: management address of each live member; notes: warnings of the node itself (a failed actor, a failing disk); management: what its
-    servers have refused."""
+    servers have refused; events: what listeners have lost."""
     known = {member.id: member for member in membership.members}
     servers = {server.id: server for server in raft.servers}
     rows = tuple(
@@ -78,7 +79,13 @@ def combine(
         applied_index=replication.applied_index,
         last_index=raft.last_index,
         topics=replication.topics,
-        dropped=_dropped(raft=raft.counters, gossip=membership.counters, replication=replication.counters, management=management or {}),
+        dropped=_dropped(
+            raft=raft.counters,
+            gossip=membership.counters,
+            replication=replication.counters,
+            management=management or {},
+            events=events or {},
+        ),
     )
 
 

@@ -55,10 +55,11 @@ class StatusDesk:
             rooms.raft.ask(GetRaftView(), block=False),
             rooms.membership.ask(GetMembership(), block=False),
             rooms.publisher.ask(GetReplicationView(), block=False),
+            rooms.events.ask("missed", block=False),
         ]
 
         def all_there() -> None:
-            raft, membership, replication = (ask.get(timeout=0) if ask.error is None else None for ask in asks)
+            raft, membership, replication, missed = (ask.get(timeout=0) if ask.error is None else None for ask in asks)
             raft = raft or RaftView(term=picture.raft.term, servers=picture.raft.servers)
             if not picture.topology.in_quorum:  # such a member knows its leader from gossip
                 raft = attrs.evolve(raft, term=picture.topology.term, leader_id=picture.topology.leader_id)
@@ -70,6 +71,7 @@ class StatusDesk:
                 picture.topology.mgmt_addr,
                 (*self._notes.values(), *([note] if note else []), *_sink_warning()),
                 rooms.management_counters(),
+                {"missed by slow listeners": missed or 0},
             )
             give(status)
 

@@ -1,8 +1,9 @@
 """Dialling, and sending without ever waiting.
 
 `OutStream.send` is called by whichever thread has the data: an actor that has just decided something. When nothing is queued it tries the
-socket at once, so that a small message leaves without a thread hop; what is large, or what the kernel does not take, is queued for a writer
-thread, which exists only on connections that ever needed it. The queue is bounded in bytes. Over the bound the peer has not read for so long
+socket at once, so that in the ordinary case bytes leave without a thread hop; what the kernel does not take is queued for a writer thread,
+which exists only on connections that ever had a backlog. (Leaving large messages to the writer thread lost: a twentieth to a tenth fewer commits at
+1024 in flight.) The queue is bounded in bytes. Over the bound the peer has not read for so long
 that what it would read is stale: the connection is closed, which its owner sees as any other loss of a connection.
 
 The sockets stay in blocking mode, since readers block in `recv`; sends say MSG_DONTWAIT. (Non-blocking sockets on an event loop lost: they
@@ -26,9 +27,6 @@ from coterie.transport.errors import DialError
 __all__ = ["BACKLOG_BYTES", "OutStream", "dial", "hang_up", "tune"]
 
 BACKLOG_BYTES: Final = 64 << 20
-# A large send keeps its thread for as long as the kernel copies, and then till the interpreter is free again, while the sender's own disk waits to be written:
-# above this it is the writer thread's work (a quarter more commits per second at 1024 in flight).
-INLINE_BYTES: Final = 8 << 10
 _GATHER: Final = 64
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
@@ -108,7 +106,7 @@ class OutStream:
             if self._closed:
                 return False
             rest = memoryview(data)
-            if not self._queued and len(data) <= INLINE_BYTES:
+            if not self._queued:
                 try:
                     rest = rest[self._sock.send(rest, socket.MSG_DONTWAIT) :]
                 except (BlockingIOError, InterruptedError):

@@ -27,7 +27,6 @@ def raft_view(core: RaftCore, me: str, now: float, counters: dict[str, int]) -> 
         commit_index=core.commit,
         applied_index=core.applied,
         last_index=core.last_index,
-        lease_valid=core.lease_valid(now),
         ready=core.serving,
         silent=core.silent(now),
         servers=tuple(_peer_view(core, server, server.id == me, progress.get(server.id), now) for server in core.configuration.servers),

@@ -9,8 +9,9 @@ import time
 import pykka
 import pytest
 
-from coterie import ClusterSupervisor, Config, HandlerActor, Leave, Publish, Read, RegisterHandler, Write
+from coterie import ClusterSupervisor, Config, ElectionStart, HandlerActor, Leave, Publish, Read, RegisterHandler, Status, Subscribe, Write
 from coterie.actors.errors import InvalidRequest
+from coterie.actors.messages import Emit
 
 ANY = "127.0.0.1:0"
 
@@ -79,3 +80,12 @@ def test_an_application_that_never_returns_holds_up_the_end_of_its_node_for_less
         for thread in threads - {threading.main_thread()}:
             if thread.name.endswith(("handler", "callbacks")):
                 thread.join(10)
+
+
+def test_what_slow_listeners_miss_stands_in_the_status(node):
+    with node.ask(Subscribe(capacity=1)) as slow:
+        bus = node._actor_weakref()._rooms.events
+        for _ in range(4):
+            bus.tell(Emit(ElectionStart(0.0, 1)))
+        assert node.ask(Status()).dropped["events: missed by slow listeners"] == 3
+        assert slow.missed == 3
