@@ -1,109 +1,19 @@
 """The configuration of a node: every knob, its default, and what would be valid.
 
 A bad value is refused when the `Config` is made, with an error that names the field, the value and the remedy, so that nothing of a node starts on a
-configuration it cannot keep. Fields of features that come in a later version are known, and refused unless they are off: a knob is never
-accepted and then ignored.
+configuration it cannot keep. What is valid in one field says `config_fields.py`; what fields mean to one another is checked here.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
-from coterie.actors.durations import seconds
+from coterie.actors.config_fields import address, callback, duration_field, flag, integer, not_yet, one_of, path, seed_list, text
 from coterie.actors.errors import ConfigError
 from coterie.actors.messages import LeaderInfo
-from coterie.transport.addresses import parse_address
-from coterie.transport.errors import AddressError
-
-_LATER: Final = "this version does not have it yet; leave it at its default"
-
-
-def _duration(value: object, field: attrs.Attribute[Any]) -> float:
-    try:
-        number = seconds(value)
-    except ValueError as error:
-        raise ConfigError(field.name, value, str(error)) from None
-    if number == 0:
-        raise ConfigError(field.name, value, "give a duration above zero")
-    return number
-
-
-def duration_field(default: float, later: bool = False) -> Any:
-    """later: of a feature that this version does not have, so that only the default is taken."""
-    validator = _not_yet if later else None
-    return attrs.field(default=default, converter=attrs.Converter(_duration, takes_field=True), validator=validator)
-
-
-def _text(limit: int, required: bool = False) -> Callable[[object, attrs.Attribute[Any], object], None]:
-    def validate(_: object, field: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, str):
-            raise ConfigError(field.name, value, "give a string")
-        if required and not value:
-            raise ConfigError(field.name, value, "give a name that no other node of the cluster has")
-        if len(value.encode()) > limit or any(ord(c) < 32 or ord(c) == 127 for c in value):
-            raise ConfigError(field.name, value, f"give at most {limit} bytes without control characters")
-
-    return validate
-
-
-def _address(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value == "" and field.default == "":
-        return
-    try:
-        parse_address(value if isinstance(value, str) else "")
-    except AddressError as error:
-        raise ConfigError(field.name, value, str(error)) from None
-
-
-def _seeds(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, str):
-        raise ConfigError(field.name, value, "give 'host:port,host:port'")
-    for part in filter(None, (part.strip() for part in value.split(","))):
-        try:
-            host, port = parse_address(part)
-        except AddressError as error:
-            raise ConfigError(field.name, value, f"{part!r}: {error}") from None
-        if not host or not port:
-            raise ConfigError(field.name, value, f"{part!r}: a seed is the gossip address of another node, host:port")
-
-
-def _one_of(*valid: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
-    def validate(_: object, field: attrs.Attribute[Any], value: object) -> None:
-        if value not in valid:
-            raise ConfigError(field.name, value, "give one of " + ", ".join(repr(v) for v in valid))
-
-    return validate
-
-
-def _integer(low: int, high: int) -> Callable[[object, attrs.Attribute[Any], object], None]:
-    def validate(_: object, field: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise ConfigError(field.name, value, f"give a whole number from {low} to {high}")
-
-    return validate
-
-
-def _flag(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(field.name, value, "give True or False")
-
-
-def _path(value: str | os.PathLike[str]) -> str:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _callback(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not callable(value):
-        raise ConfigError(field.name, value, "give a function, or None")
-
-
-def _not_yet(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value != field.default:
-        raise ConfigError(field.name, value, _LATER)
 
 
 @attrs.define(frozen=True, kw_only=True)
@@ -122,48 +32,48 @@ class Config:
     leave_on_stop: a graceful stop also leaves the quorum and says good-bye in gossip; False for a node that will come back.
     """
 
-    node_id: str = attrs.field(validator=_text(128, required=True))
-    raft_addr: str = attrs.field(default=":9520", validator=_address)
-    mem_bind: str = attrs.field(default=":7946", validator=_address)
-    mem_adv: str = attrs.field(default="", validator=_address)
-    mgmt_addr: str = attrs.field(default=":17946", validator=_address)
-    mgmt_proto: str = attrs.field(default="http", validator=_one_of("http", "grpc"))
-    http_addr: str = attrs.field(default="", validator=_address)
-    grpc_addr: str = attrs.field(default="", validator=_address)
+    node_id: str = attrs.field(validator=text(128, required=True))
+    raft_addr: str = attrs.field(default=":9520", validator=address)
+    mem_bind: str = attrs.field(default=":7946", validator=address)
+    mem_adv: str = attrs.field(default="", validator=address)
+    mgmt_addr: str = attrs.field(default=":17946", validator=address)
+    mgmt_proto: str = attrs.field(default="http", validator=one_of("http", "grpc"))
+    http_addr: str = attrs.field(default="", validator=address)
+    grpc_addr: str = attrs.field(default="", validator=address)
 
-    discovery_kind: str = attrs.field(default="static", validator=_one_of("static", "dns", "file"))
-    seeds_csv: str = attrs.field(default="", validator=_seeds)
-    dns_names_csv: str = attrs.field(default="", validator=_not_yet)
-    dns_port: int = attrs.field(default=7946, validator=[_integer(1, 65535), _not_yet])
+    discovery_kind: str = attrs.field(default="static", validator=one_of("static", "dns", "file"))
+    seeds_csv: str = attrs.field(default="", validator=seed_list)
+    dns_names_csv: str = attrs.field(default="", validator=not_yet)
+    dns_port: int = attrs.field(default=7946, validator=[integer(1, 65535), not_yet])
     disc_refresh: float = duration_field(5.0, later=True)
-    file_path: str = attrs.field(default="", validator=_not_yet)
-    file_env: str = attrs.field(default="", validator=_not_yet)
+    file_path: str = attrs.field(default="", validator=not_yet)
+    file_env: str = attrs.field(default="", validator=not_yet)
 
-    data_dir: str = attrs.field(default="", validator=_text(4096), converter=_path)
-    bootstrap: bool = attrs.field(default=False, validator=_flag)
-    leave_on_stop: bool = attrs.field(default=False, validator=_flag)
+    data_dir: str = attrs.field(default="", validator=text(4096), converter=path)
+    bootstrap: bool = attrs.field(default=False, validator=flag)
+    leave_on_stop: bool = attrs.field(default=False, validator=flag)
 
-    tls_enable: bool = attrs.field(default=False, validator=_not_yet)
-    tls_ca: str = attrs.field(default="", validator=_not_yet)
-    tls_cert: str = attrs.field(default="", validator=_not_yet)
-    tls_key: str = attrs.field(default="", validator=_not_yet)
-    tls_server_name: str = attrs.field(default="", validator=_not_yet)
-    tls_skip_verify: bool = attrs.field(default=False, validator=_not_yet)
+    tls_enable: bool = attrs.field(default=False, validator=not_yet)
+    tls_ca: str = attrs.field(default="", validator=not_yet)
+    tls_cert: str = attrs.field(default="", validator=not_yet)
+    tls_key: str = attrs.field(default="", validator=not_yet)
+    tls_server_name: str = attrs.field(default="", validator=not_yet)
+    tls_skip_verify: bool = attrs.field(default=False, validator=not_yet)
 
     app_handlers: Any = None
-    repl_window: int = attrs.field(default=1024, validator=_integer(1, 1 << 30))
+    repl_window: int = attrs.field(default=1024, validator=integer(1, 1 << 30))
     repl_retry: float = duration_field(1.5)
-    repl_buffer_dir: str = attrs.field(default="", validator=_text(4096), converter=_path)
+    repl_buffer_dir: str = attrs.field(default="", validator=text(4096), converter=path)
     request_timeout: float = duration_field(10.0)
-    max_payload: int = attrs.field(default=1 << 20, validator=_integer(1, 16 << 20))
+    max_payload: int = attrs.field(default=1 << 20, validator=integer(1, 16 << 20))
 
     heartbeat_timeout: float = duration_field(1.0)
     election_timeout: float = duration_field(1.0)
     lease_timeout: float = duration_field(0.5)
 
-    on_leader_change: Callable[[LeaderInfo], object] | None = attrs.field(default=None, validator=_callback)
-    on_election_start: Callable[[], object] | None = attrs.field(default=None, validator=_callback)
-    on_election_end: Callable[[LeaderInfo], object] | None = attrs.field(default=None, validator=_callback)
+    on_leader_change: Callable[[LeaderInfo], object] | None = attrs.field(default=None, validator=callback)
+    on_election_start: Callable[[], object] | None = attrs.field(default=None, validator=callback)
+    on_election_end: Callable[[LeaderInfo], object] | None = attrs.field(default=None, validator=callback)
 
     def __attrs_post_init__(self) -> None:
         if self.discovery_kind != "static":
