@@ -6,7 +6,7 @@ TYPES := build/tree
 SEEDS ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types contracts unit sim chaos bench demo proto clean
+.PHONY: help install test lint types contracts unit sim chaos bench demo docs reference proto clean
 
 help:
 	@echo "make test     lint, types, import contracts and all tests (creates the environment first)"
@@ -14,6 +14,8 @@ help:
 	@echo "make bench    benchmarks beside their baselines"
 	@echo "make sim      the deterministic simulator (SEEDS=1000)"
 	@echo "make chaos    the long campaigns on real processes"
+	@echo "make docs     the documentation as pages, in build/site"
+	@echo "make reference  regenerate the pages that are made from the code"
 	@echo "make proto    regenerate the protobuf code"
 
 $(VENV)/.installed: pyproject.toml
@@ -60,6 +62,12 @@ bench: install
 
 demo: install
 	$(BIN)/python -m examples.demo
+
+reference: install
+	$(BIN)/python -m tools.generate_configuration
+
+docs: tree
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 proto: install
 	$(BIN)/python -m tools.generate_proto

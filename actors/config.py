@@ -21,15 +21,21 @@ class Config:
     """Everything a node is told. Addresses are `host:port`, `:port` (all interfaces) or with port 0 (a free port); durations are seconds, a
     `timedelta`, or Go's notation. Raises ConfigError.
 
-    node_id: unique in the cluster. raft_addr: TCP bind of the Raft server. mem_bind, mem_adv: gossip bind (UDP and TCP), and the address others
-    are told ("": from the bind).
-    mgmt_addr, mgmt_proto: the management API, and whether HTTP or gRPC sits there; the other one sits on grpc_addr/http_addr, by default the
-    next port up.
-    seeds_csv: gossip addresses of other nodes. data_dir: the node's durable state; "" keeps all in memory, for tests.
+    node_id: unique in the cluster. raft_addr: TCP bind of the Raft server. mem_bind: gossip bind, UDP and TCP. mem_adv: the gossip address
+    that others are told; "": from the bind.
+    mgmt_addr: bind of the management API. mgmt_proto: what sits there, http or grpc. http_addr, grpc_addr: where the other one sits; "": the next port up.
+    discovery_kind: where seeds come from: static, dns or file. seeds_csv: gossip addresses of other nodes.
+    data_dir: the node's durable state; "" keeps all in memory, for tests.
     bootstrap: form a new one-voter cluster, unless there is Raft state already.
     repl_window: publishes per topic that may be unacknowledged before publishing waits. repl_retry: pause before a failed delivery is tried again.
+    repl_buffer_dir: where the replication buffer lives; "": under data_dir, or in memory.
     request_timeout: how long a request may take when it does not say. max_payload: largest record, in bytes.
     leave_on_stop: a graceful stop also leaves the quorum and says good-bye in gossip; False for a node that will come back.
+    app_handlers: the application: a running HandlerActor's reference, a HandlerActor class, or an object with some of its methods; a handler can be
+    registered later too.
+    heartbeat_timeout: a follower that has heard nothing from its leader for this long (up to twice, by chance) asks for an election. election_timeout: how long
+    a candidate waits before it tries again. lease_timeout: a leader that a quorum has not answered for this long steps down; at most heartbeat_timeout.
+    on_leader_change, on_election_end: called with a LeaderInfo, in an actor of their own, one at a time. on_election_start: called without arguments.
     """
 
     node_id: str = attrs.field(validator=text(128, required=True))

@@ -13,9 +13,10 @@ import pytest
 import coterie
 from coterie.actors.config import Config
 from coterie.actors.observability.metrics import Metrics
+from tools import generate_configuration
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FOLDERS = ("actors", "benchmarks", "coterie", "docs", "examples", "proto", "tests", "tools", "transport")
 # What looks like a path and is none of the repository: files that a node or a command makes, and a thread.
 ELSEWHERE = {"coterie/log", "figures.json", "data.mdb", "lock.mdb", "node.json", "members.json"}
@@ -157,3 +158,7 @@ def test_metrics_and_settings_named_in_the_pages_exist() -> None:
 def test_nothing_of_the_workplace_is_named() -> None:
     for page in PAGES:
         assert not re.search(r"TODO|FIXME|\.\./\.\.", text_of(page)), page.name
+
+
+def test_the_configuration_page_is_what_config_is() -> None:
+    assert generate_configuration.PAGE.read_text() == generate_configuration.page(), "run `make reference`"

@@ -1,0 +1,101 @@
+"""`make reference`: `docs/configuration.md`, from the fields of `Config`, what its docstring says of each, and the flags of `clusterctl run`.
+
+The docstring is the text: sentences that begin with the field's name, or with several names and one text for all of them. A field that it does not
+describe is an error, so that no knob stays without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from coterie.actors.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "configuration.md"
+
+HEAD = """# Configuration
+
+<!-- Made by `make reference` from `Config`; do not edit. -->
+
+Every field of `Config`, in Python; as a flag of `clusterctl run`; and as an environment variable of it. A bad value is refused when the
+`Config` is made, with an error that names the field, the value and what would be valid.
+
+Durations are seconds as a number, a `timedelta`, or Go's notation: `1500ms`, `1.5s`, `5s`. Addresses are `host:port`, `:port` for all
+interfaces, or with port 0 for a free one.
+
+<!-- part -->
+```python
+from coterie import Cluster, Config
+
+config = Config(node_id="n1", raft_addr="10.0.0.1:9520", mem_bind="10.0.0.1:7946", data_dir="/var/lib/orders", bootstrap=True)
+```
+
+| field | default | flag | meaning |
+|---|---|---|---|
+"""
+
+# Flags whose name is not the field's.
+FLAGS = {"node_id": "id", "seeds_csv": "join", "discovery_kind": "discovery", "dns_names_csv": "dns-names", "data_dir": "data"}
+
+
+def descriptions() -> dict[str, str]:
+    """{field: text}, from the docstring. Raises ValueError for a field without a text."""
+    names = sorted((field.name for field in attrs.fields(Config)), key=len, reverse=True)
+    one = "|".join(names)
+    text = " ".join((Config.__doc__ or "").split())
+    pieces = re.split(rf"(?:(?<=^)|(?<=[.)] ))((?:{one})(?:,? (?:and )?(?:{one}))*): ", text)
+    found: dict[str, str] = {}
+    for group, meaning in zip(pieces[1::2], pieces[2::2], strict=True):
+        for name in re.findall(one, group):
+            found[name] = meaning.strip()
+    found |= {field.name: "(of a later version)" for field in attrs.fields(Config) if _refused(field) and field.name not in found}
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"the docstring of Config says nothing of {', '.join(sorted(missing))}")
+    return found
+
+
+def _refused(field: attrs.Attribute[Any]) -> bool:
+    """Whether this version takes nothing but the default."""
+    return field.validator is not None and "not_yet" in repr(field.validator)
+
+
+def flags() -> set[str]:
+    """The flags of `clusterctl run`."""
+    import typer
+
+    from coterie.cli import app
+
+    command: Any = typer.main.get_command(app)
+    return {option.removeprefix("--") for parameter in command.commands["run"].params for option in parameter.opts}
+
+
+def default_of(field: attrs.Attribute[Any]) -> str:
+    if field.default is attrs.NOTHING:
+        return "required"
+    if field.default is None:
+        return "none"
+    if isinstance(field.default, bool):
+        return str(field.default).lower()
+    if field.converter is not None and isinstance(field.default, float):
+        return f"{field.default:g} s"
+    return f"`{field.default}`" if field.default != "" else "empty"
+
+
+def page() -> str:
+    texts, known = descriptions(), flags()
+    rows = []
+    for field in attrs.fields(Config):
+        flag = FLAGS.get(field.name, field.name.replace("_", "-"))
+        shown = f"`--{flag}` `COTERIE_{flag.upper().replace('-', '_')}`" if flag in known else ""
+        rows.append(f"| `{field.name}` | {default_of(field)} | {shown} | {texts[field.name].replace('|', '&#124;')} |\n")
+    return HEAD + "".join(rows)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    print(PAGE.relative_to(ROOT))
