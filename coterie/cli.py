@@ -1,176 +1,273 @@
-"""`clusterctl`: run a node, ask a cluster, change its quorum.
+"""`clusterctl`: run a node, ask a cluster, change it.
 
-`status`, `join` and `leave` start fast: they import nothing of the cluster, and speak HTTP with the standard library (`http.client` is imported in
-17 ms where httpx takes 85).
-What a command prints on standard output is its answer: JSON, or a table on a terminal. All else goes to standard error, in one line, never as a traceback.
+All commands but `run` start fast: they import nothing of the cluster, and speak HTTP with the standard library. What a command prints on standard output is
+its answer: JSON, or a table on a terminal. All else goes to standard error, in one line, never as a traceback.
 
-Exit codes: 0 well; 1 degraded (status), or refused (join, leave); 2 no quorum, nobody answers, wrong usage or configuration, or a node that
-cannot start. A node that fails later ends with 1.
+Exit codes: 0 well; 1 degraded (status, members, topics), or refused; 2 no quorum, nobody answers, wrong usage or configuration, or a node that cannot start.
+A node that fails later ends with 1.
 
-The commands can be mounted in a service's own typer application: `my_app.add_typer(coterie.cli.app, name="cluster")`. Every flag can be given in the environment
-as `COTERIE_` and its name in capitals (`--raft-addr`: `COTERIE_RAFT_ADDR`).
+The commands can be mounted in a service's own command: `commands` is a click group (`my_group.add_command(coterie.cli.commands, "cluster")`), `app` the same
+for typer (`my_app.add_typer(coterie.cli.app, name="cluster")`). The flags are in `cli_flags`; here is what each command is called, takes and says of itself.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-import typer
+import click
 
+from coterie import __version__
 from coterie.cli_errors import REFUSED, UNUSABLE, CommandError
+from coterie.cli_flags import DISCOVERY, ID, LOG_LEVEL, NODE, OUTPUT, TLS, WATCH, asking, flag, given, switch, together
+from coterie.cli_target import Target
 
-__all__ = ["app", "main"]
+__all__ = ["app", "commands", "main"]
 
-DEFAULT_ADDR: Final = "127.0.0.1:17946"
+app: Any
 
-app = typer.Typer(
-    name="clusterctl",
-    help="Run a node of a coterie cluster, ask a cluster, change its quorum.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+SHELLS: Final = ("bash", "zsh", "fish")
+TOPIC: Final = click.argument("topic")
+DATA: Final = click.argument("data", required=False)
+RAW_OUTPUT: Final = flag(
+    "output",
+    "raw: the handler's bytes and nothing else. The default is its text on a terminal, else JSON.",
+    type=click.Choice(["table", "json", "raw"]),
+    default=None,
 )
 
 
-def _flag(name: str, text: str, **more: Any) -> Any:
-    return typer.Option(f"--{name}", help=text, envvar="COTERIE_" + name.upper().replace("-", "_"), show_envvar=False, **more)
+@click.group(
+    name="clusterctl",
+    epilog="Every flag about nodes and addresses can be given in the environment: --raft-addr is COTERIE_RAFT_ADDR. "
+    "Exit codes: 0 well; 1 degraded or refused; 2 no quorum, no answer, wrong usage.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="coterie %(version)s")
+def commands() -> None:
+    """Run a node of a coterie cluster, ask a cluster, change it."""
 
 
-Id = Annotated[str, _flag("id", "Id of the node.")]
-Addr = Annotated[str, _flag("addr", "Management address of a node, host:port.")]
-Timeout = Annotated[str, _flag("timeout", "How long to wait for the answer: seconds, or 1500ms, 3s, 1m.")]
-Proto = Annotated[str, _flag("mgmt-proto", "Protocol spoken at --addr: http or grpc.")]
-Output = Annotated[str, _flag("output", "table or json; the default is a table on a terminal, else JSON.")]
-Text = str | None
-Switch = bool | None
-TlsEnable = Annotated[Switch, _flag("tls-enable", "TLS (not in this version).")]
-TlsCa = Annotated[Text, _flag("tls-ca", "CA certificate (not in this version).")]
-TlsCert = Annotated[Text, _flag("tls-cert", "Certificate (not in this version).")]
-TlsKey = Annotated[Text, _flag("tls-key", "Private key (not in this version).")]
-TlsSkip = Annotated[Switch, _flag("tls-skip-verify", "Do not verify the server (not in this version).")]
-TlsName = Annotated[Text, _flag("tls-server-name", "Expected name of the server (not in this version).")]
+def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command of `clusterctl`; its examples end its help."""
+    return commands.command(name, epilog="\b\nExamples:\n" + "\n".join(f"  clusterctl {name} {example}".rstrip() for example in examples))
 
 
-@app.command()
-def run(
-    id: Id,  # noqa: A002 - the flag's name
-    raft_addr: Annotated[Text, _flag("raft-addr", "Raft bind address.")] = None,
-    mem_bind: Annotated[Text, _flag("mem-bind", "Gossip bind address.")] = None,
-    mem_adv: Annotated[Text, _flag("mem-adv", "Gossip address that others are told.")] = None,
-    join: Annotated[Text, _flag("join", "Gossip addresses of other nodes: host:port,host:port.")] = None,
-    mgmt_addr: Annotated[Text, _flag("mgmt-addr", "Management bind address.")] = None,
-    mgmt_proto: Annotated[Text, _flag("mgmt-proto", "Protocol on the management address: http or grpc.")] = None,
-    http_addr: Annotated[Text, _flag("http-addr", "HTTP bind address, when --mgmt-proto is grpc.")] = None,
-    grpc_addr: Annotated[Text, _flag("grpc-addr", "gRPC bind address, when --mgmt-proto is http.")] = None,
-    discovery: Annotated[Text, _flag("discovery", "static (dns and file: not in this version).")] = None,
-    dns_names: Annotated[Text, _flag("dns-names", "Names to look up (not in this version).")] = None,
-    dns_port: Annotated[int | None, _flag("dns-port", "Gossip port of the names (not in this version).")] = None,
-    disc_refresh: Annotated[Text, _flag("disc-refresh", "How often to discover anew (not in this version).")] = None,
-    file_path: Annotated[Text, _flag("file-path", "File with seeds (not in this version).")] = None,
-    file_env: Annotated[Text, _flag("file-env", "Variable with seeds (not in this version).")] = None,
-    tls_enable: TlsEnable = None,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    tls_skip_verify: TlsSkip = None,
-    tls_server_name: TlsName = None,
-    trace: Annotated[Switch, _flag("trace", "Print traces (not in this version).")] = None,
-    bootstrap: Annotated[Switch, _flag("bootstrap", "Form a new cluster, unless there is one in --data.")] = None,
-    data: Annotated[Text, _flag("data", "Directory of the node's durable state; none: all in memory.")] = None,
-    log_level: Annotated[str, _flag("log-level", "debug, info, warning or error.")] = "info",
-) -> None:
+def _end(code: int) -> None:
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+# -- a node -----------------------------------------------------------------------------------------------------------------------
+
+
+@command(
+    "run",
+    "--id n1 --bootstrap --data /var/lib/n1",
+    "--id n2 --join 10.0.0.1:7946 --data /var/lib/n2",
+)
+@together(
+    ID,
+    NODE,
+    DISCOVERY,
+    TLS,
+    switch("trace", "Print traces (not in this version)."),
+    switch("bootstrap", "Form a new cluster, unless there is one in --data."),
+    flag("data", "Directory of the node's durable state; none: all in memory.", metavar="DIRECTORY"),
+    LOG_LEVEL,
+)
+def run(log_level: str, **flags: Any) -> None:
     """Run a node until SIGTERM or SIGINT; a second signal ends it at once."""
-    given = {name: value for name, value in locals().items() if value is not None and value is not False and name != "log_level"}
     from coterie.cli_run import run_node
 
-    run_node(given, log_level)
+    run_node(given(flags), log_level)
 
 
-@app.command()
-def status(addr: Addr = DEFAULT_ADDR, timeout: Timeout = "3s", output: Output = "", mgmt_proto: Proto = "http") -> None:
-    """Show the cluster as a node sees it. Exit code: 0 well, 1 degraded, 2 no quorum or no answer."""
-    from coterie.cli_ask import ask_status
-
-    code = ask_status(addr, timeout, output, mgmt_proto)
-    if code:
-        raise typer.Exit(code)
+# -- questions --------------------------------------------------------------------------------------------------------------------
 
 
-@app.command()
-def join(
-    id: Id,  # noqa: A002 - the flag's name
-    raft_addr: Annotated[str, _flag("raft-addr", "Raft address of the node that joins, host:port.")],
-    addr: Addr = DEFAULT_ADDR,
-    mgmt_proto: Proto = "http",
-    timeout: Timeout = "15s",
-    output: Output = "",
-    tls_enable: TlsEnable = None,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    tls_skip_verify: TlsSkip = None,
-    tls_server_name: TlsName = None,
-) -> None:
+@command("status", "--addr 10.0.0.1:17946,10.0.0.2:17946", "--output json | jq .LeaderID", "--watch=1s")
+@asking("3s")
+@together(OUTPUT, WATCH)
+def status(target: Target, output: str | None, watch: str | None, count: int | None) -> None:
+    """Show the cluster as a node sees it: leader, members, topics, warnings.
+
+    Exit code: 0 well, 1 degraded, 2 no quorum or no answer.
+    """
+    from coterie.cli_watch import look
+
+    _end(look(target, "status", output, watch, count))
+
+
+@command("members", "--addr 10.0.0.1:17946", "--watch")
+@asking("3s")
+@together(OUTPUT, WATCH)
+def members(target: Target, output: str | None, watch: str | None, count: int | None) -> None:
+    """Show who is in the cluster, those whom nobody reaches too. Exit code: as of status."""
+    from coterie.cli_watch import look
+
+    _end(look(target, "members", output, watch, count))
+
+
+@command("topics", "--addr 10.0.0.1:17946", "--watch=500ms")
+@asking("3s")
+@together(OUTPUT, WATCH)
+def topics(target: Target, output: str | None, watch: str | None, count: int | None) -> None:
+    """Show each topic's last seq, what is delivered and kept, and how far each node is behind. Exit code: as of status."""
+    from coterie.cli_watch import look
+
+    _end(look(target, "topics", output, watch, count))
+
+
+# -- the quorum -------------------------------------------------------------------------------------------------------------------
+
+
+@command("join", "--id n2 --raft-addr 10.0.0.2:9520 --addr 10.0.0.1:17946")
+@ID
+@flag("raft-addr", "Raft address of the node that joins, as the others dial it.", required=True, metavar="HOST:PORT")
+@asking("15s")
+@OUTPUT
+def join(target: Target, id: str, raft_addr: str, output: str | None) -> None:  # noqa: A002 - the flag's name
     """Make a node a voter. Any node may be asked: an answer that names the leader is followed once."""
-    from coterie.cli_ask import ask_change, refuse_tls
+    from coterie.cli_ask import change
 
-    refuse_tls(locals())
-    ask_change("join", {"id": id, "raftAddr": raft_addr}, addr, mgmt_proto, timeout, output)
+    change(target, "join", {"id": id, "raftAddr": raft_addr}, output)
 
 
-@app.command()
-def leave(
-    id: Id,  # noqa: A002 - the flag's name
-    addr: Addr = DEFAULT_ADDR,
-    mgmt_proto: Proto = "http",
-    timeout: Timeout = "15s",
-    output: Output = "",
-    tls_enable: TlsEnable = None,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    tls_skip_verify: TlsSkip = None,
-    tls_server_name: TlsName = None,
-) -> None:
+@command("leave", "--id n2 --addr 10.0.0.1:17946")
+@ID
+@asking("15s")
+@OUTPUT
+def leave(target: Target, id: str, output: str | None) -> None:  # noqa: A002 - the flag's name
     """Take a node out of the quorum. Any node may be asked."""
-    from coterie.cli_ask import ask_change, refuse_tls
+    from coterie.cli_ask import change
 
-    refuse_tls(locals())
-    ask_change("leave", {"id": id}, addr, mgmt_proto, timeout, output)
+    change(target, "leave", {"id": id}, output)
+
+
+# -- the application's data -------------------------------------------------------------------------------------------------------
+
+
+@command("publish", "orders.created 42", "orders.created @order.json --message-id 7f3c", "orders.created - < order.json")
+@TOPIC
+@DATA
+@flag("message-id", "A retry with the same id is not published twice.", variable=False, metavar="ID")
+@flag("header", "A header of the record; may be given several times.", variable=False, multiple=True, metavar="NAME=VALUE")
+@asking("15s")
+@OUTPUT
+def publish(target: Target, topic: str, data: str | None, message_id: str | None, header: Sequence[str], output: str | None) -> None:
+    """Publish DATA on TOPIC, to every node.
+
+    DATA is the text itself, - for standard input, or @FILE for the bytes of a file. The answer says the record's place: its seq in the topic.
+    """
+    from coterie.cli_ask import publish
+
+    headers = dict(_header(text) for text in header)
+    publish(target, topic, data, message_id, headers, output)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise CommandError(f"--header {text!r}: give NAME=VALUE")
+    return name, value
+
+
+@command("write", "reserve 42", "import @orders.json --output raw")
+@click.argument("op")
+@DATA
+@asking("15s")
+@RAW_OUTPUT
+def write(target: Target, op: str, data: str | None, output: str | None) -> None:
+    """Run the application's handle_write(OP, DATA) on the leader. DATA is as for publish."""
+    from coterie.cli_ask import call
+
+    call(target, "appwrite", op, data, output)
+
+
+@command("read", "stock 42", "export --output raw > orders.json")
+@click.argument("op")
+@DATA
+@asking("15s")
+@RAW_OUTPUT
+def read(target: Target, op: str, data: str | None, output: str | None) -> None:
+    """Run the application's handle_read(OP, DATA) on the leader. DATA is as for publish."""
+    from coterie.cli_ask import call
+
+    call(target, "read", op, data, output)
+
+
+# -- the command itself -----------------------------------------------------------------------------------------------------------
+
+
+@command("version", "", "--output json")
+@OUTPUT
+def version(output: str | None) -> None:
+    """Show which version this is."""
+    from coterie.cli_ask import as_table, say
+
+    if as_table(output):
+        click.echo(f"coterie {__version__}")
+    else:
+        say({"version": __version__, "python": sys.version.split()[0]})
+
+
+@command("completion", "bash > ~/.local/share/bash-completion/completions/clusterctl", "fish > ~/.config/fish/completions/clusterctl.fish")
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print the script that teaches SHELL to complete clusterctl's commands and flags."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(commands, {}, "clusterctl", "_CLUSTERCTL_COMPLETE").source())
+
+
+# -- entry ------------------------------------------------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: runs the command and ends the process with its code."""
-    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+    sys.exit(_run(commands, list(sys.argv[1:] if arguments is None else arguments), "clusterctl"))
 
 
-def _run(arguments: list[str]) -> int:
+def _run(command: click.Command, arguments: list[str], name: str) -> int:
     try:
-        code = app(arguments, prog_name="clusterctl", standalone_mode=False)
-    except CommandError as error:
-        return _complain(str(error), error.code)
-    except typer.Abort:
-        return _complain("interrupted", 130)
-    except KeyboardInterrupt:
+        code = command.main(arguments, prog_name=name, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return UNUSABLE
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else name
+        return _complain(f"{error.format_message()} See '{where} --help'.", UNUSABLE)
+    except click.ClickException as error:
+        return _complain(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
         return _complain("interrupted", 130)
     except BrokenPipeError:  # whoever read the answer has had enough; nothing more can be said to them
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return REFUSED
     except Exception as error:  # a traceback is no answer to an operator
-        usage = getattr(error, "format_message", None)  # typer's usage errors
-        if usage is None and os.environ.get("COTERIE_TRACEBACK"):
+        if os.environ.get("COTERIE_TRACEBACK"):
             raise
-        return _complain(usage() if usage is not None else f"{type(error).__name__}: {error}", getattr(error, "exit_code", UNUSABLE))
+        return _complain(f"{type(error).__name__}: {error}", UNUSABLE)
     return code if isinstance(code, int) else 0
 
 
 def _complain(text: str, code: int) -> int:
-    print("clusterctl: " + " ".join(text.split()), file=sys.stderr)  # noqa: T201 - the command's own output
+    click.echo("clusterctl: " + " ".join(text.split()), err=True)
     return code
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from coterie.cli_typer import typer_app
+
+    globals()["app"] = made = typer_app(commands, _run)
+    return made
 
 
 if __name__ == "__main__":

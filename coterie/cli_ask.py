@@ -1,4 +1,4 @@
-"""`status`, `join`, `leave`: one question to a node's management API, and its answer shown.
+"""What the commands ask of a node's management API, and what the answer is worth.
 
 Over HTTP nothing but the standard library is imported. The answer is the node's JSON document as it came, so that scripts see what `curl` shows; on a
 terminal it becomes a table (`cli_tables`).
@@ -6,40 +6,47 @@ terminal it becomes a table (`cli_tables`).
 
 from __future__ import annotations
 
-import http.client
+import base64
 import json
 import sys
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from coterie.cli_errors import REFUSED, UNUSABLE, CommandError
+from coterie import cli_http
+from coterie.cli_errors import REFUSED, UNUSABLE, WELL, CommandError, NoAnswer
+from coterie.cli_http import Document
+from coterie.cli_target import Target, shown
 
-Document = dict[str, Any]
-
-MOST: Final = 64 << 20
-TLS_FLAGS: Final = ("tls_enable", "tls_ca", "tls_cert", "tls_key", "tls_skip_verify", "tls_server_name")
-
-
-def refuse_tls(flags: Mapping[str, Any]) -> None:
-    """Raises CommandError when a flag of TLS is given, which this version does not have."""
-    for name in TLS_FLAGS:
-        if flags.get(name):
-            raise CommandError(f"--{name.replace('_', '-')}: TLS is not in this version; leave it out")
+# Refusals after which the same request may succeed: nobody was there to take it, or nobody knows whether it was.
+UNANSWERED: Final = ("NoQuorum", "NotLeader", "Unreachable", "Indeterminate", "DeadlineExceeded")
 
 
-def ask_status(addr: str, timeout: str, output: str, proto: str) -> int:
-    """Print the status; the exit code that it means."""
-    wait, table = _timeout(timeout), _as_table(output)
-    document = _grpc_status(addr, wait) if _is_grpc(proto) else _http(addr, "GET", "/status", None, wait)
+def as_table(output: str | None) -> bool:
+    return output == "table" or (not output and sys.stdout.isatty())
+
+
+def say(document: Document) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+# -- status -----------------------------------------------------------------------------------------------------------------------
+
+
+def ask_status(target: Target) -> Document:
+    """The document of GET /status. Raises NoAnswer."""
+    return target.in_turn(lambda addr: _status_at(target, addr), repeatable=True)
+
+
+def _status_at(target: Target, addr: tuple[str, int]) -> Document:
+    if target.grpc:
+        from coterie import cli_grpc
+
+        return cli_grpc.status(target, addr)
+    document = cli_http.ask(target, addr, "GET", "/status")
     if not isinstance(document.get("Healthy"), bool):
-        raise CommandError(f"{addr}: {document.get('error') or 'the answer is no status; is this a management address?'}")
-    if table:
-        from coterie.cli_tables import show_status
-
-        show_status(document)
-    else:
-        _print(document)
-    return status_code(document)
+        raise NoAnswer(f"{shown(addr)}: {document.get('error') or 'the answer is no status; is this a management address?'}", sent=True)
+    return document
 
 
 def status_code(document: Document) -> int:
@@ -50,141 +57,123 @@ def status_code(document: Document) -> int:
     living = [m for m in voters if m.get("State", "alive") in ("alive", "suspect")]
     if voters and len(living) < len(voters) // 2 + 1:
         return UNUSABLE
-    return 0 if document["Healthy"] and not document.get("Warnings") and len(living) == len(voters) else REFUSED
+    return WELL if document["Healthy"] and not document.get("Warnings") and len(living) == len(voters) else REFUSED
 
 
-def ask_change(operation: str, body: Document, addr: str, proto: str, timeout: str, output: str) -> None:
-    """Join or leave; a node that does not lead names the leader, which is then asked, once."""
-    wait, table = _timeout(timeout), _as_table(output)
-    ask = _grpc_change if _is_grpc(proto) else _http_change
-    answer = ask(addr, operation, body, wait)
+def members_document(status: Document) -> Document:
+    """What `clusterctl members` shows of a status."""
+    return {key: status.get(key) for key in ("Healthy", "LeaderID", "AnsweredBy", "Members", "Warnings")}
+
+
+def topics_document(status: Document) -> Document:
+    """What `clusterctl topics` shows of a status: each topic with the records that are still kept, and how far each node is behind."""
+    topics = [
+        {
+            **topic,
+            "Retained": max(0, topic["Seq"] - topic["RetainedFrom"] + 1),
+            "Lag": {node: max(0, topic["Seq"] - seq) for node, seq in (topic.get("Acked") or {}).items()},
+        }
+        for topic in status.get("Topics") or ()
+    ]
+    return {"LeaderID": status.get("LeaderID"), "AnsweredBy": status.get("AnsweredBy"), "Topics": topics}
+
+
+# -- join and leave ---------------------------------------------------------------------------------------------------------------
+
+
+def ask_change(target: Target, operation: str, body: Document) -> Document:
+    """Join or leave; a node that does not lead names the leader, which is then asked, once. Raises NoAnswer."""
+    answer = target.in_turn(lambda addr: _change_at(target, addr, operation, body), repeatable=False)
     leader = answer.get("leader")
-    if not answer.get("accepted") and leader and leader != addr:
-        answer = ask(leader, operation, body, wait)
-    if table and answer.get("accepted"):
+    if not answer.get("accepted") and leader and leader not in map(shown, target.addrs[:1]):
+        there = target.at(leader)
+        answer = there.in_turn(lambda addr: _change_at(there, addr, operation, body), repeatable=False)
+    return answer
+
+
+def _change_at(target: Target, addr: tuple[str, int], operation: str, body: Document) -> Document:
+    if target.grpc:
+        from coterie import cli_grpc
+
+        return cli_grpc.change(target, addr, operation, body)
+    return cli_http.ask(target, addr, "POST", f"/{operation}", body)
+
+
+def refusal(what: str, answer: Document) -> CommandError:
+    """What ends the command after such an answer."""
+    return CommandError(f"{what}: {answer.get('error') or answer}", UNUSABLE if answer.get("kind") in UNANSWERED else REFUSED)
+
+
+def change(target: Target, operation: str, body: Document, output: str | None) -> None:
+    """Ask, show the answer. Raises CommandError when it is a refusal."""
+    answer = ask_change(target, operation, body)
+    if not as_table(output):
+        say(answer)
+    elif answer.get("accepted"):
         sys.stdout.write(f"{operation}: {body['id']} accepted\n")
-    elif not table:
-        _print(answer)
     if not answer.get("accepted"):
-        unanswered = answer.get("kind") in ("NoQuorum", "Unreachable", "Indeterminate", "DeadlineExceeded")
-        raise CommandError(f"{operation} {body['id']}: {answer.get('error') or answer}", UNUSABLE if unanswered else REFUSED)
+        raise refusal(f"{operation} {body['id']}", answer)
 
 
-def _print(document: Document) -> None:
-    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+# -- writes, reads and publishes --------------------------------------------------------------------------------------------------
 
 
-def _as_table(output: str) -> bool:
-    if output not in ("", "table", "json"):
-        raise CommandError(f"--output {output!r}: give table or json")
-    return output == "table" or (not output and sys.stdout.isatty())
+def request(target: Target, operation: str, body: Document, what: str, output: str | None) -> Document:
+    """Ask for a write, a read or a publish. A refusal is shown when JSON is wanted. Raises CommandError, NoAnswer."""
+    answer = target.in_turn(lambda addr: _request_at(target, addr, operation, body), repeatable=operation == "read")
+    if "error" in answer:
+        if not as_table(output):
+            say(answer)
+        raise refusal(what, answer)
+    return answer
 
 
-def _is_grpc(proto: str) -> bool:
-    if proto not in ("http", "grpc"):
-        raise CommandError(f"--mgmt-proto {proto!r}: give http or grpc")
-    return proto == "grpc"
+def _request_at(target: Target, addr: tuple[str, int], operation: str, body: Document) -> Document:
+    if target.grpc:
+        from coterie import cli_grpc
+
+        return cli_grpc.request(target, addr, operation, body)
+    return cli_http.ask(target, addr, "POST", f"/{operation}", body)
 
 
-def _timeout(text: str) -> float:
-    from coterie.actors.durations import seconds
+def payload(data: str | None) -> str:
+    """The argument DATA as base64: the text itself, `-` for standard input, `@file` for a file's bytes. Raises CommandError."""
+    if data == "-":
+        raw = sys.stdin.buffer.read()
+    elif data is not None and data.startswith("@"):
+        try:
+            raw = Path(data[1:]).read_bytes()
+        except OSError as error:
+            raise CommandError(f"{data}: {error.strerror}; give @ and the path of a file that can be read") from None
+    else:
+        raw = (data or "").encode("utf-8", "surrogateescape")
+    return base64.b64encode(raw).decode()
 
+
+def publish(target: Target, topic: str, data: str | None, message_id: str | None, headers: dict[str, str], output: str | None) -> None:
+    body: dict[str, Any] = {"topic": topic, "data": payload(data)}
+    if message_id:
+        body["messageId"] = message_id
+    if headers:
+        body["headers"] = headers
+    answer = request(target, "publish", body, f"publish on {topic}", output)
+    if not as_table(output):
+        say(answer)
+    else:
+        place = f", seq {answer['seq']}, log index {answer['index']}" if "seq" in answer else ""
+        sys.stdout.write(f"published on {topic}{place}\n")
+
+
+def call(target: Target, operation: str, op: str, data: str | None, output: str | None) -> None:
+    """A write or a read; on a terminal the handler's answer as it is, else {"data": base64} with "text" beside it when it is text."""
+    answer = request(target, operation, {"op": op, "data": payload(data)}, f"{'read' if operation == 'read' else 'write'} {op}", output)
+    raw = base64.b64decode(answer["data"])
+    if output == "raw" or as_table(output):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(raw if output == "raw" or not raw or raw.endswith(b"\n") else raw + b"\n")
+        sys.stdout.buffer.flush()
+        return
     try:
-        number = float(text) if text.replace(".", "", 1).isdigit() else seconds(text)
-    except ValueError as error:
-        raise CommandError(f"--timeout {text!r}: {error}") from None
-    if number <= 0:
-        raise CommandError(f"--timeout {text!r}: give a duration above zero")
-    return number
-
-
-def _host_port(addr: str) -> tuple[str, int]:
-    host, _, port = addr.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
-    if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535) or any(c.isspace() or c in "/@" for c in host):
-        raise CommandError(f"--addr {addr!r}: give a management address, host:port")
-    return host, int(port)
-
-
-# -- HTTP -----------------------------------------------------------------------------------------------------------------------------
-
-
-def _http_change(addr: str, operation: str, body: Document, timeout: float) -> Document:
-    return _http(addr, "POST", f"/{operation}", body, timeout)
-
-
-def _http(addr: str, method: str, path: str, body: Document | None, timeout: float) -> Document:
-    host, port = _host_port(addr)
-    connection = http.client.HTTPConnection(host, port, timeout=timeout)
-    try:
-        payload = None if body is None else json.dumps(body)
-        connection.request(method, path, payload, {"Content-Type": "application/json"} if payload else {})
-        text = connection.getresponse().read(MOST)
-    except TimeoutError:
-        raise CommandError(f"{addr}: no answer within {timeout:g} s") from None
-    except (OSError, http.client.HTTPException, UnicodeError) as error:
-        raise CommandError(f"{addr} cannot be asked: {error or type(error).__name__}; is a node up there?") from None
-    finally:
-        connection.close()
-    try:
-        document = json.loads(text)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise CommandError(f"{addr}: the answer is no JSON object; is this the management address of a node, and does it speak HTTP?")
-    return document
-
-
-# -- gRPC -----------------------------------------------------------------------------------------------------------------------------
-
-
-def _grpc_status(addr: str, timeout: float) -> Document:
-    from coterie.actors.errors import CoterieError
-    from coterie.actors.management.client import NodeClient
-    from coterie.actors.management.requests import status_document
-    from coterie.transport.grpc_client import ChannelPool
-
-    host, port = _host_port(addr)
-    pool = ChannelPool()
-    try:
-        status = NodeClient(pool, forwarded=False).status(f"{host}:{port}", timeout).get(timeout=timeout + 1)
-    except CoterieError as error:
-        raise CommandError(str(error)) from None
-    finally:
-        pool.close()
-    return status_document(status)
-
-
-def _grpc_change(addr: str, operation: str, body: Document, timeout: float) -> Document:
-    from coterie.actors.errors import CoterieError, NotLeader
-    from coterie.actors.management.client import NodeClient
-    from coterie.actors.management.failures import kind_of
-    from coterie.transport.grpc_client import ChannelPool
-
-    host, port = _host_port(addr)
-    pool = ChannelPool()
-    client = NodeClient(pool, forwarded=False)
-    try:
-        if operation == "join":
-            client.join(f"{host}:{port}", body["id"], body["raftAddr"], timeout).get(timeout=timeout + 1)
-        else:
-            client.leave(f"{host}:{port}", body["id"], timeout).get(timeout=timeout + 1)
-    except NotLeader as error:
-        return {"accepted": False, "leader": _grpc_address(client, f"{host}:{port}", error, timeout), "error": "not leader"}
-    except CoterieError as error:
-        return {"accepted": False, "error": str(error), "kind": kind_of(error)}
-    finally:
-        pool.close()
-    return {"accepted": True}
-
-
-def _grpc_address(client: Any, asked: str, refused: Any, timeout: float) -> str:
-    """Where the leader speaks gRPC: the address in the refusal is its management address, which may be the one of its HTTP server."""
-    from coterie.actors.errors import CoterieError
-
-    try:
-        status = client.status(asked, timeout).get(timeout=timeout + 1)
-    except CoterieError:
-        return str(refused.leader_addr)
-    return str(next((m.meta["grpc"] for m in status.members if m.id == refused.leader_id and "grpc" in m.meta), refused.leader_addr))
+        say({"data": answer["data"], "text": raw.decode()})
+    except UnicodeDecodeError:
+        say(answer)

@@ -128,6 +128,23 @@ def check_op(op: str) -> str:
     return op
 
 
+def _publish(document: Document) -> Publish:
+    """Of POST /publish, which is ours: it takes all that a `Publish` has and answers the record's place; `/appsync`, go-cluster's, answers `{}`."""
+    headers = document.get("headers") or {}
+    if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+        raise InvalidRequest(f"headers={_shown(headers)}: give an object of strings")
+    acks = _text(document, "acks") or "quorum"
+    if acks not in ("quorum", "leader"):
+        raise InvalidRequest(f"acks={_shown(acks)}: give quorum or leader")
+    return Publish(
+        check_topic(_text(document, "topic")),
+        _data(document),
+        acks="leader" if acks == "leader" else "quorum",
+        message_id=_text(document, "messageId") or None,
+        headers=headers or None,
+    )
+
+
 # -- answers ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -154,6 +171,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "leave": Operation(lambda d: Leave(check_id(_text(d, "id"))), lambda _: {"accepted": True}, _not_accepted),
     "appwrite": Operation(lambda d: Write(check_op(_text(d, "op")), _data(d)), _base64, _refused),
     "appsync": Operation(lambda d: Publish(check_topic(_text(d, "topic")), _data(d)), lambda _: {}, _refused),
+    "publish": Operation(_publish, lambda p: {"topic": p.topic, "seq": p.seq, "index": p.index}, _refused),
     "read": Operation(lambda d: Read(check_op(_text(d, "op")), _data(d)), _base64, _refused),
 }
 

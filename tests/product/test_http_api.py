@@ -115,6 +115,9 @@ def test_requests_become_messages_and_replies_become_documents(world: World) -> 
     assert asked.pop() == Read("demo", b"abc")
     assert world.post("/appsync", {"topic": "t", "data": b64(b"\x00\xff")}).json() == {}
     assert asked.pop() == Publish("t", b"\x00\xff")
+    ours = {"topic": "t", "data": b64(b"x"), "messageId": "m", "headers": {"a": "1"}, "acks": "leader"}
+    assert world.post("/publish", ours).json() == {"topic": "t", "seq": 1, "index": 1}
+    assert asked.pop() == Publish("t", b"x", "leader", "m", {"a": "1"})
 
 
 def test_a_client_of_the_model_may_write_names_in_another_case_leave_data_out_and_add_fields(world: World) -> None:
@@ -194,7 +197,7 @@ def test_an_unknown_path_is_not_found(world: World) -> None:
     [b"", b"{", b"null", b"[]", b'"x"', b"{'id':1}", b"\xff\xfe", b'{"id": NaN}', b"[" * 100_000, b'{"a":' * 100_000, b"1" * 10_000],
     ids=["empty", "cut", "null", "array", "string", "quotes", "no utf-8", "nan", "deep array", "deep object", "long number"],
 )
-@pytest.mark.parametrize("path", ["/join", "/leave", "/appwrite", "/appsync", "/read"])
+@pytest.mark.parametrize("path", ["/join", "/leave", "/appwrite", "/appsync", "/publish", "/read"])
 def test_malformed_json_is_refused_with_the_reason(world: World, path: str, body: bytes) -> None:
     answer = world.post(path, body)
     assert answer.status_code == 400
@@ -228,6 +231,11 @@ def test_malformed_json_is_refused_with_the_reason(world: World, path: str, body
         ("/appsync", {"topic": "t" * 1024, "data": ""}, "topic"),
         ("/appsync", {"topic": "ü" * 128, "data": ""}, "topic"),
         ("/appsync", {"topic": True, "data": ""}, "topic"),
+        ("/publish", {"topic": "", "data": ""}, "topic"),
+        ("/publish", {"topic": "t", "headers": ["a"]}, "headers"),
+        ("/publish", {"topic": "t", "headers": {"a": 1}}, "headers"),
+        ("/publish", {"topic": "t", "messageId": 7}, "messageId"),
+        ("/publish", {"topic": "t", "acks": "none"}, "acks"),
         ("/appsync", {"topic": "\ud800", "data": ""}, "topic"),
         ("/read", {"op": None, "data": "===="}, "data"),
     ],

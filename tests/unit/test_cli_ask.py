@@ -1,4 +1,4 @@
-"""`clusterctl status`, `join` and `leave`, against a fake cluster's real servers; the commands run in processes of their own where that is the point."""
+"""What `clusterctl` asks a node, against a fake cluster's real servers; the commands run in processes of their own where that is the point."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
 from coterie import cli
-from coterie.actors.errors import NoQuorum, NotLeader, UnknownMember
+from coterie.actors.errors import HandlerFailed, Indeterminate, NoQuorum, NotLeader, PayloadTooLarge, UnknownMember
 from coterie.actors.management.grpc_api import management_services
 from coterie.actors.management.http_app import http_app
 from coterie.actors.management.requests import parse_status, status_document
-from coterie.actors.messages import Join, Leave, MemberStatus, Status
+from coterie.actors.messages import Join, Leave, MemberStatus, Publish, Status, Write
 from coterie.cli_ask import status_code
 from coterie.transport.grpc_server import GrpcServer
 from coterie.transport.http_server import HttpServer
@@ -168,6 +169,138 @@ def test_a_refusal_is_an_answer_and_a_line_and_a_code(world: World, clusterctl: 
     assert ran.err == f"clusterctl: leave n9: {error}\n"
 
 
+# -- the application's data -------------------------------------------------------------------------------------------------------
+
+
+def test_publish_tells_the_place_of_the_record(world: World, clusterctl: Any, tmp_path: Path) -> None:
+    ran = clusterctl("publish", "orders", "42", "--addr", world.addr, "--message-id", "m-1", "--header", "a=1", "--header", "b=x=y")
+    assert (ran.code, ran.json, ran.err) == (0, {"topic": "orders", "seq": 1, "index": 1}, "")
+    (tmp_path / "order").write_bytes(b"\x00\xff")
+    assert clusterctl("publish", "orders", f"@{tmp_path}/order", "--addr", world.addr).code == 0
+    ran = clusterctl("publish", "orders", "--addr", world.addr, "--output", "table")
+    assert (ran.code, ran.out) == (0, "published on orders, seq 1, log index 1\n")
+    assert world.cluster.asked == [
+        Publish("orders", b"42", message_id="m-1", headers={"a": "1", "b": "x=y"}),
+        Publish("orders", b"\x00\xff"),
+        Publish("orders", b""),
+    ]
+
+
+def test_publish_takes_what_stands_at_its_input(world: World) -> None:
+    command = [sys.executable, "-m", "coterie.cli", "publish", "t", "-", "--addr", world.addr]
+    ran = subprocess.run(command, input=b"\xfe\x00from a pipe\n", capture_output=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert world.cluster.asked == [Publish("t", b"\xfe\x00from a pipe\n")]
+
+
+def test_publish_write_and_read_over_grpc(world: World, clusterctl: Any) -> None:
+    where = ("--addr", world.grpc_addr, "--mgmt-proto", "grpc")
+    assert clusterctl("publish", "orders", "42", *where).json == {"topic": "orders"}
+    assert clusterctl("write", "reserve", "42", *where).json["text"] == "24"
+    world.cluster.answers[Publish] = PayloadTooLarge("too large")
+    ran = clusterctl("publish", "orders", "42", *where)
+    assert (ran.code, ran.json) == (1, {"error": "too large", "kind": "PayloadTooLarge"})
+
+
+def test_write_and_read_show_the_handler_s_answer(world: World, clusterctl: Any) -> None:
+    assert clusterctl("write", "reserve", "42", "--addr", world.addr).json == {"data": "MjQ=", "text": "24"}
+    assert clusterctl("read", "stock", "42", "--addr", world.addr).json == {"data": "cmVhZCA0Mg==", "text": "read 42"}
+    world.cluster.answers[Write] = b"\xff\x00"
+    assert clusterctl("write", "export", "--addr", world.addr).json == {"data": "/wA="}
+    assert [type(m).__name__ for m in world.cluster.asked] == ["Write", "Read", "Write"]
+
+
+@pytest.mark.parametrize(("output", "said"), [("raw", b"\xff\x00"), ("table", b"\xff\x00\n")])
+def test_the_bytes_of_an_answer_come_as_they_are(world: World, output: str, said: bytes) -> None:
+    world.cluster.answers[Write] = b"\xff\x00"
+    command = [sys.executable, "-m", "coterie.cli", "write", "export", "--addr", world.addr, "--output", output]
+    assert subprocess.run(command, capture_output=True, timeout=60, check=True).stdout == said
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(HandlerFailed("no handler is registered"), 1), (NoQuorum("no leader"), 2), (Indeterminate("unknown"), 2)]
+)
+def test_a_refused_write_says_whether_it_is_the_cluster_s_fault(world: World, clusterctl: Any, error: Exception, code: int) -> None:
+    world.cluster.answers[Write] = error
+    ran = clusterctl("write", "reserve", "42", "--addr", world.addr)
+    assert (ran.code, ran.json) == (code, {"error": str(error), "kind": type(error).__name__})
+    assert ran.err == f"clusterctl: write reserve: {error}\n"
+
+
+# -- several addresses ------------------------------------------------------------------------------------------------------------
+
+
+def test_of_several_addresses_the_next_is_asked_where_nobody_listens(world: World, clusterctl: Any) -> None:
+    ran = clusterctl("status", "--addr", f"127.0.0.1:1, {world.addr},127.0.0.1:2")
+    assert (ran.code, ran.json["LeaderID"]) == (0, "n1")
+    assert ran.err.startswith("clusterctl: 127.0.0.1:1 cannot be asked")
+    assert ran.err.endswith(f"asked {world.addr} instead\n")
+    assert clusterctl("write", "reserve", "42", "--addr", f"127.0.0.1:1,{world.addr}").code == 0
+    ran = clusterctl("status", "--addr", "127.0.0.1:1,127.0.0.1:2")
+    assert (ran.code, ran.out) == (2, "")
+    assert "127.0.0.1:1 cannot" in ran.err and "127.0.0.1:2 cannot" in ran.err and ran.err.count("\n") == 1
+
+
+def test_a_write_whose_answer_was_lost_is_not_tried_elsewhere_but_a_status_is(world: World, clusterctl: Any) -> None:
+    world.cluster.answers[Write] = FakeCluster.PENDING
+    addrs = f"{world.addr},{world.leader_addr}"
+    ran = clusterctl("write", "reserve", "42", "--addr", addrs, "--timeout", "300ms")
+    assert (ran.code, ran.out) == (2, "")
+    assert "no answer within 0.3 s" in ran.err
+    assert world.leader.asked == []
+    world.cluster.answers[Status] = FakeCluster.PENDING
+    assert clusterctl("status", "--addr", addrs, "--timeout", "300ms").code == 0
+    assert len(world.leader.asked) == 1
+
+
+# -- members, topics, watch -------------------------------------------------------------------------------------------------------
+
+
+def test_members_lists_those_whom_nobody_reaches_too(world: World, clusterctl: Any) -> None:
+    world.cluster.answers[Status] = attrs.evolve(
+        STATUS, members=with_states("alive", "alive", "unknown"), warnings=("voters not heard: n3",)
+    )
+    ran = clusterctl("members", "--addr", world.addr)
+    assert (ran.code, [(m["ID"], m["State"]) for m in ran.json["Members"]]) == (1, [("n1", "alive"), ("n2", "alive"), ("n3", "unknown")])
+    assert sorted(ran.json) == ["AnsweredBy", "Healthy", "LeaderID", "Members", "Warnings"]
+    ran = clusterctl("members", "--addr", world.addr, "--output", "table")
+    assert "n3" in ran.out and "unknown" in ran.out and "warning: voters not heard: n3" in ran.out
+
+
+def test_topics_say_how_far_each_node_is_behind(world: World, clusterctl: Any) -> None:
+    ran = clusterctl("topics", "--addr", world.addr)
+    assert ran.code == 0
+    assert ran.json["Topics"] == [
+        {
+            "Topic": "orders",
+            "Seq": 9,
+            "Delivered": 8,
+            "RetainedFrom": 1,
+            "Acked": {"n1": 9, "n2": 7},
+            "Retained": 9,
+            "Lag": {"n1": 0, "n2": 2},
+        }
+    ]
+    ran = clusterctl("topics", "--addr", world.addr, "--output", "table")
+    for cell in ("orders", "9 (from 1)", "n1 9", "n2 7", "n2 2"):
+        assert cell in ran.out
+    world.cluster.answers[Status] = attrs.evolve(STATUS, topics=())
+    assert "nothing has been published yet" in clusterctl("topics", "--addr", world.addr, "--output", "table").out
+
+
+def test_watch_is_a_document_a_line_where_no_terminal_is(world: World, clusterctl: Any) -> None:
+    ran = clusterctl("status", "--addr", world.addr, "--watch=1ms", "--count", "3")
+    assert (ran.code, [json.loads(line)["LeaderID"] for line in ran.out.splitlines()]) == (0, ["n1"] * 3)
+    ran = clusterctl("members", "--addr", "127.0.0.1:1", "--watch=1ms", "--count", "2")
+    assert (ran.code, ["cannot be asked" in json.loads(line)["error"] for line in ran.out.splitlines()]) == (2, [True] * 2)
+
+
+def test_watch_on_a_terminal_draws_tables(world: World, clusterctl: Any) -> None:
+    ran = clusterctl("members", "--addr", world.addr, "--watch=1ms", "--count", "2", "--output", "table")
+    assert ran.code == 0
+    assert "n2" in ran.out and "10.0.0.2:9520" in ran.out
+
+
 # -- what goes wrong --------------------------------------------------------------------------------------------------------------
 
 
@@ -180,9 +313,20 @@ def test_a_refusal_is_an_answer_and_a_line_and_a_code(world: World, clusterctl: 
         (("status", "--addr", "h:99999"), "give a management address, host:port"),
         (("status", "--timeout", "soon"), "--timeout 'soon': give a duration"),
         (("status", "--timeout", "0"), "give a duration above zero"),
-        (("status", "--output", "xml"), "give table or json"),
-        (("status", "--mgmt-proto", "ftp"), "give http or grpc"),
-        (("status", "--bogus"), "No such option: --bogus"),
+        (("status", "--addr", ","), "give the management address of a node"),
+        (("status", "--output", "xml"), "'xml' is not one of 'table', 'json'"),
+        (("status", "--mgmt-proto", "ftp"), "'ftp' is not one of 'http', 'grpc'"),
+        (("status", "--bogus"), "No such option '--bogus'"),
+        (("status", "--timout", "1s"), "'--timeout'"),
+        (("status", "--count", "2"), "--count: give --watch too"),
+        (("status", "--watch=0s"), "--watch '0s': give a duration above zero"),
+        (("members", "--addr", "127.0.0.1:1"), "127.0.0.1:1 cannot be asked"),
+        (("stauts",), "Did you mean 'status'?"),
+        (("publish",), "Missing argument 'TOPIC'"),
+        (("publish", "t", "@/no/such/file"), "@/no/such/file: No such file or directory; give @ and the path of a file"),
+        (("publish", "t", "x", "--header", "novalue"), "--header 'novalue': give NAME=VALUE"),
+        (("publish", "t", "x", "--mgmt-proto", "grpc", "--message-id", "m"), "--message-id and --header need HTTP"),
+        (("completion", "tcsh"), "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
         (("join", "--id", "n1"), "Missing option '--raft-addr'"),
         (("leave",), "Missing option '--id'"),
         (("leave", "--id", "n1", "--tls-ca", "ca.pem"), "--tls-ca: TLS is not in this version"),
@@ -209,31 +353,3 @@ def test_flags_come_from_the_environment_too(world: World, clusterctl: Any, monk
     monkeypatch.setenv("COTERIE_RAFT_ADDR", "h:1")
     assert clusterctl("join").json == {"accepted": True}
     assert world.cluster.asked == [Join("n3", "h:1")]
-
-
-def test_a_question_starts_without_the_weight_of_a_node() -> None:
-    code = (
-        "import sys; from coterie import cli; code = cli._run(['status', '--addr', '127.0.0.1:1']);"
-        "heavy = {'grpc', 'uvicorn', 'starlette', 'httpx', 'lmdb', 'prometheus_client', 'rich', 'asyncio'} & set(sys.modules);"
-        "assert not heavy, heavy; sys.exit(code)"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
-    assert "cannot be asked" in ran.stderr
-
-
-def test_a_reader_that_goes_away_is_no_traceback(world: World) -> None:
-    command = f"{sys.executable} -m coterie.cli status --addr {world.addr} | true"
-    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
-    assert "Traceback" not in ran.stderr
-    assert "Exception" not in ran.stderr
-
-
-def test_the_commands_mount_in_another_application(world: World) -> None:
-    import typer
-    from typer.testing import CliRunner
-
-    application = typer.Typer()
-    application.add_typer(cli.app, name="cluster")
-    result = CliRunner().invoke(application, ["cluster", "status", "--addr", world.addr])
-    assert (result.exit_code, json.loads(result.stdout)["LeaderID"]) == (0, "n1")

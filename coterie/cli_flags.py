@@ -1,0 +1,119 @@
+"""The flags of `clusterctl`: each one's name, text and variable, once for all commands that take it.
+
+A flag's variable is `COTERIE_` and its name in capitals: `--raft-addr` is `COTERIE_RAFT_ADDR`. What belongs to one request alone (`--message-id`, `--header`,
+`--count`…) has none, so that a forgotten variable does not change what is published.
+
+A group of flags (`TLS`, `DISCOVERY`…) is one decorator; `asking` gathers the flags about whom to ask into one `Target`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import click
+
+from coterie.cli_target import Target
+
+DEFAULT_ADDR: Final = "127.0.0.1:17946"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def flag(name: str, text: str, *, variable: bool = True, **more: Any) -> Callable[[F], F]:
+    """One flag. more: what `click.option` takes."""
+    return click.option(f"--{name}", help=text, envvar="COTERIE_" + name.upper().replace("-", "_") if variable else None, **more)
+
+
+def together(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Several flags as one decorator; they are listed in this order."""
+    return lambda function: functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), function)
+
+
+def switch(name: str, text: str) -> Callable[[F], F]:
+    return flag(name, text, is_flag=True, default=None)
+
+
+ID: Final = flag("id", "Id of the node.", required=True, metavar="ID")
+PROTO: Final = flag("mgmt-proto", "Protocol spoken at --addr.", type=click.Choice(["http", "grpc"]), default="http", show_default=True)
+OUTPUT: Final = flag("output", "The default is a table on a terminal, else JSON.", type=click.Choice(["table", "json"]), default=None)
+TLS: Final = together(
+    switch("tls-enable", "TLS (not in this version)."),
+    flag("tls-ca", "CA certificate (not in this version).", metavar="FILE"),
+    flag("tls-cert", "Certificate (not in this version).", metavar="FILE"),
+    flag("tls-key", "Private key (not in this version).", metavar="FILE"),
+    switch("tls-skip-verify", "Do not verify the server (not in this version)."),
+    flag("tls-server-name", "Expected name of the server (not in this version).", metavar="NAME"),
+)
+TLS_NAMES: Final = ("tls_enable", "tls_ca", "tls_cert", "tls_key", "tls_skip_verify", "tls_server_name")
+DISCOVERY: Final = together(
+    flag("discovery", "static (dns and file: not in this version).", metavar="KIND"),
+    flag("dns-names", "Names to look up (not in this version).", metavar="NAMES"),
+    flag("dns-port", "Gossip port of the names (not in this version).", type=int, metavar="PORT"),
+    flag("disc-refresh", "How often to discover anew (not in this version).", metavar="DURATION"),
+    flag("file-path", "File with seeds (not in this version).", metavar="PATH"),
+    flag("file-env", "Variable with seeds (not in this version).", metavar="NAME"),
+)
+NODE: Final = together(
+    flag("raft-addr", "Raft bind address.", metavar="HOST:PORT"),
+    flag("mem-bind", "Gossip bind address.", metavar="HOST:PORT"),
+    flag("mem-adv", "Gossip address that others are told.", metavar="HOST:PORT"),
+    flag("join", "Gossip addresses of other nodes: host:port,host:port.", metavar="ADDRESSES"),
+    flag("mgmt-addr", "Management bind address.", metavar="HOST:PORT"),
+    flag("mgmt-proto", "Protocol on the management address.", type=click.Choice(["http", "grpc"])),
+    flag("http-addr", "HTTP bind address, when --mgmt-proto is grpc.", metavar="HOST:PORT"),
+    flag("grpc-addr", "gRPC bind address, when --mgmt-proto is http.", metavar="HOST:PORT"),
+)
+LOG_LEVEL: Final = flag(
+    "log-level", "What goes to standard error.", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+WATCH: Final = together(
+    flag(
+        "watch",
+        "Look again every 2 s, or as often as given; Ctrl-C ends it. Where no terminal is, a JSON document a line.",
+        variable=False,
+        is_flag=False,
+        flag_value="2s",
+        metavar="[=DURATION]",
+    ),
+    flag("count", "With --watch: end after so many looks.", variable=False, type=click.IntRange(min=1), metavar="N"),
+)
+
+
+def asking(timeout: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The flags about whom to ask, and how; the command gets them as its first argument, a `Target`. timeout: the default of --timeout."""
+    flags = together(
+        flag(
+            "addr",
+            "Management address of a node, host:port; of several, with commas between them, the next is asked where one gives no answer.",
+            default=DEFAULT_ADDR,
+            show_default=True,
+            metavar="ADDRESSES",
+        ),
+        flag(
+            "timeout",
+            "How long to wait for each answer: seconds, or 1500ms, 3s, 1m.",
+            default=timeout,
+            show_default=True,
+            metavar="DURATION",
+        ),
+        PROTO,
+        TLS,
+    )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @flags
+        @functools.wraps(command)
+        def gathered(addr: str, timeout: str, mgmt_proto: str, **rest: Any) -> Any:
+            tls = {name: rest.pop(name) for name in TLS_NAMES}
+            return command(Target.of(addr, timeout, mgmt_proto, tls), **rest)
+
+        return gathered
+
+    return decorate
+
+
+def given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that were given, by flag or variable."""
+    return {name: value for name, value in flags.items() if value is not None and value is not False}

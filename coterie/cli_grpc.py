@@ -1,0 +1,82 @@
+"""The same questions over gRPC, for `--mgmt-proto grpc`. Answers have the shape that HTTP gives them."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from coterie.actors.errors import CoterieError, NotLeader, Unreachable
+from coterie.actors.future import LightFuture
+from coterie.actors.management.client import NodeClient
+from coterie.actors.management.failures import kind_of
+from coterie.actors.management.requests import status_document
+from coterie.cli_errors import CommandError, NoAnswer
+from coterie.cli_http import Document
+from coterie.cli_target import Target, shown
+from coterie.transport.grpc_client import ChannelPool
+
+
+@contextlib.contextmanager
+def _client() -> Iterator[NodeClient]:
+    pool = ChannelPool()
+    try:
+        yield NodeClient(pool, forwarded=False)
+    finally:
+        pool.close()
+
+
+def status(target: Target, addr: tuple[str, int]) -> Document:
+    """The document of GET /status. Raises NoAnswer."""
+    with _client() as client:
+        try:
+            return status_document(client.status(shown(addr), target.timeout).get(timeout=target.timeout + 1))
+        except CoterieError as error:
+            raise NoAnswer(str(error), sent=True) from None
+
+
+def change(target: Target, addr: tuple[str, int], operation: str, body: Document) -> Document:
+    """Join or leave. Raises NoAnswer when nobody listens there."""
+    with _client() as client:
+        try:
+            if operation == "join":
+                client.join(shown(addr), body["id"], body["raftAddr"], target.timeout).get(timeout=target.timeout + 1)
+            else:
+                client.leave(shown(addr), body["id"], target.timeout).get(timeout=target.timeout + 1)
+        except NotLeader as error:
+            return {"accepted": False, "leader": _grpc_address(client, shown(addr), error, target.timeout), "error": "not leader"}
+        except Unreachable as error:
+            raise NoAnswer(str(error), sent=False) from None
+        except CoterieError as error:
+            return {"accepted": False, "error": str(error), "kind": kind_of(error)}
+    return {"accepted": True}
+
+
+def _grpc_address(client: NodeClient, asked: str, refused: NotLeader, timeout: float) -> str:
+    """Where the leader speaks gRPC: the address in the refusal is its management address, which may be the one of its HTTP server."""
+    try:
+        status = client.status(asked, timeout).get(timeout=timeout + 1)
+    except CoterieError:
+        return str(refused.leader_addr)
+    return str(next((m.meta["grpc"] for m in status.members if m.id == refused.leader_id and "grpc" in m.meta), refused.leader_addr))
+
+
+def request(target: Target, addr: tuple[str, int], operation: str, body: Document) -> Document:
+    """A write, a read or a publish, as the body of its HTTP request. Raises NoAnswer, CommandError."""
+    if body.get("messageId") or body.get("headers"):
+        raise CommandError("--message-id and --header need HTTP: give the node's HTTP address, and leave --mgmt-proto out")
+    data = base64.b64decode(body["data"])
+    asks: dict[str, Callable[[NodeClient], LightFuture]] = {
+        "appwrite": lambda client: client.write(shown(addr), body["op"], data, target.timeout),
+        "read": lambda client: client.read(shown(addr), body["op"], data, target.timeout),
+        "publish": lambda client: client.publish(shown(addr), body["topic"], data, target.timeout),
+    }
+    with _client() as client:
+        try:
+            answer: Any = asks[operation](client).get(timeout=target.timeout + 1)
+        except Unreachable as error:
+            raise NoAnswer(str(error), sent=False) from None
+        except CoterieError as error:
+            return {"error": str(error), "kind": kind_of(error)}
+    return {"topic": body["topic"]} if operation == "publish" else {"data": base64.b64encode(answer).decode()}
