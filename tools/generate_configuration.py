@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from coterie.actors.config import Config
+from coterie.cli import commands
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "configuration.md"
@@ -66,12 +67,7 @@ def _refused(field: attrs.Attribute[Any]) -> bool:
 
 def flags() -> set[str]:
     """The flags of `clusterctl run`."""
-    import typer
-
-    from coterie.cli import app
-
-    command: Any = typer.main.get_command(app)
-    return {option.removeprefix("--") for parameter in command.commands["run"].params for option in parameter.opts}
+    return {option.removeprefix("--") for parameter in commands.commands["run"].params for option in parameter.opts}
 
 
 def default_of(field: attrs.Attribute[Any]) -> str:
