@@ -91,6 +91,7 @@ class RaftCluster:
         self.gone: set[str] = set()
         self.links: set[tuple[str, str]] = set()
         self.cut_off: set[str] = set()
+        self.allowed: dict[tuple[str, str], int] = {}  # (from, to): how many more messages pass in this direction; the rest is lost
         self.sent: list[tuple[str, Send]] = []
         self.configuration = Configuration(tuple(server(n) for n in names) + tuple(server(n, NONVOTER) for n in nonvoters))
 
@@ -143,11 +144,22 @@ class RaftCluster:
             for send in sends:
                 self.sent.append((member.name, send))
                 busy = True
-                if self.reaches(member.name, send.peer):
+                if self.reaches(member.name, send.peer) and self._passes(member.name, send.peer):
                     answer = self[send.peer].answer(send.request, self.now) if not self[send.peer].stuck else None
-                    if answer is not None:
+                    if answer is not None and self._passes(send.peer, member.name):
                         member.core.response(send.peer, send.token, answer, self.now)
         return busy
+
+    def _passes(self, sender: str, receiver: str) -> bool:
+        left = self.allowed.get((sender, receiver))
+        if left:
+            self.allowed[sender, receiver] = left - 1
+        return left is None or left > 0
+
+    def reconnect(self, *links: tuple[str, str]) -> None:
+        """These connections, in which something was lost, are replaced by new ones: a connection delivers everything or ends."""
+        self.links -= set(links)
+        self.settle()
 
     def pass_time(self, seconds: float, step: float = 0.02) -> None:
         end = self.now + seconds
