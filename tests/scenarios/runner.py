@@ -251,7 +251,7 @@ class Scenario:
 
     def _logs(self) -> None:
         for member in self.cluster.members.values():
-            self._said.append(f"{member.name}: " + " ".join(map(_entry, member.disk.log)))
+            self._said.append(f"{member.name}: " + (" ".join(map(_entry, member.disk.log)) or "nothing"))
 
 
 def _entry(entry: Entry) -> str:
