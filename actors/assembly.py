@@ -22,6 +22,7 @@ from coterie.actors.event_bus import Callbacks, EventBus
 from coterie.actors.future import LightFuture
 from coterie.actors.handler import HandlerActor, ObjectHandler
 from coterie.actors.management.client import NodeClient
+from coterie.actors.management.health import HealthBoard
 from coterie.actors.management.server import ManagementAddresses, ManagementServer, ManagementSettings, Open
 from coterie.actors.management.service import ClusterService
 from coterie.actors.membership.actor import MembershipActor
@@ -74,6 +75,7 @@ class Rooms:
         self.config, self._supervisor, self._on_crash = config, supervisor, on_crash
         self.addresses: dict[str, str] = {}
         self.metrics = Metrics(config.node_id)
+        self.health = HealthBoard()
         self.app_handler: Any = None
         self._closing: list[Callable[[], object]] = []  # what is open, latest last
         self._closing_since = 0.0
@@ -147,11 +149,24 @@ class Rooms:
             on_join=self.metrics.join_request,
         )
         settings = ManagementSettings(config.mgmt_addr, config.mgmt_proto, config.http_addr, config.grpc_addr)
-        ports = self.wires.ports(lambda: self._replication if hasattr(self, "publisher") else None)
-        server = self._start(ManagementServer, settings, service, ports, pool, node=config.node_id, on_crash=self._on_crash)
+        server = self._start(
+            ManagementServer,
+            settings,
+            service,
+            self.wires.ports(self._publishing),
+            pool,
+            self.wires.replication_ports(self._publishing),
+            self.health,
+            node=config.node_id,
+            on_crash=self._on_crash,
+        )
         self._management: Any = server._actor_weakref()
         where: ManagementAddresses = server.ask(Open())
         self.addresses |= {"http": where.http, "grpc": where.grpc, "mgmt": where.mgmt}
+
+    def _publishing(self) -> Replication | None:
+        """The replication room once it runs."""
+        return self._replication if hasattr(self, "publisher") else None
 
     def _open_raft(self, log: RaftLog, buffer: ReplicationBuffer) -> Ref:
         config = self.config
@@ -237,17 +252,25 @@ class Rooms:
 
     def topology_changed(self, topology: Topology) -> None:
         self.wires.topology = topology
+        self.health.topology(bool(topology.leader_id), topology.leads)
         self.publisher.send(topology)
-        if self._replication is not None and self._replication.follower is not None:
-            self._replication.follower.send(topology)
+        if self._replication is not None:
+            self._replication.subscriptions.set_topology(topology)
+            if self._replication.follower is not None:
+                self._replication.follower.send(topology)
 
     def handler_changed(self, handler: Any) -> None:
         self.publisher.send(SetHandler(handler))
 
     def management_counters(self) -> dict[str, int]:
-        """What the HTTP and the gRPC server have refused."""
+        """What the HTTP and the gRPC server have refused, and what subscribers over gRPC have missed."""
         counters: dict[str, int] = self._management.counters()
-        return counters
+        return counters if self._replication is None else {**counters, **self._replication.subscriptions.counters()}
+
+    def tidy(self) -> None:
+        """Every few seconds."""
+        if self._replication is not None:
+            self.wires.tidy(self._replication)
 
     def show_storage(self) -> None:
         """How large the node's files are; nothing of a store that is closed already."""

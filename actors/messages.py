@@ -412,7 +412,8 @@ class Topology:
     """The supervisor tells publisher and management, at each change, whom to talk to.
 
     leader_id "" when none is known. leads: this node leads and its log holds an entry of its term. grpc_addr maps member ids to the address of their gRPC server
-    (live members only); in_quorum: this node is in the Raft configuration, so committed entries reach it by Raft and not over a stream.
+    (live members only); in_quorum: this node is in the Raft configuration, so committed entries reach it by Raft and not over a stream. foreign: live members that
+    are nodes of go-cluster: their metadata has a management address, and none for gRPC.
     """
 
     term: int = 0
@@ -423,6 +424,12 @@ class Topology:
     mgmt_addr: dict[str, str] = attrs.field(factory=dict)
     live: frozenset[str] = frozenset()
     silent: frozenset[str] = frozenset()  # what the leader's Raft hears nothing from, long before gossip gives it up
+    foreign: frozenset[str] = frozenset()
+
+    @property
+    def foreign_leader(self) -> str:
+        """The management address of the leader when it is a node of go-cluster, else ""."""
+        return self.mgmt_addr.get(self.leader_id, "") if self.leader_id in self.foreign else ""
 
 
 # -- between rooms: delivery to the application -----------------------------------------------------------------------------------

@@ -217,6 +217,7 @@ class ClusterSupervisor(Actor):
         rooms = self._need()
         rooms.show_inboxes()
         rooms.show_storage()
+        rooms.tidy()
         rooms.metrics.room_counters("management", rooms.management_counters())
         for room, ref, question in (
             ("raft", rooms.raft, GetRaftView()),
@@ -301,6 +302,7 @@ class ClusterSupervisor(Actor):
         self._notes["node"] = reason
         self.log.critical(reason)
         rooms = self._need()
+        rooms.health.failed()
         for room in (rooms.raft, rooms.publisher):
             room.stop(block=False)
         self._router.close()

@@ -37,6 +37,7 @@ def topology(me: str, raft: RaftView, membership: MembershipView) -> Topology:
         mgmt_addr={name: meta[META_MGMT] for name, meta in live.items() if META_MGMT in meta},
         live=frozenset(live) | {me},
         silent=raft.silent,
+        foreign=frozenset(name for name, meta in live.items() if META_MGMT in meta and META_GRPC not in meta),
     )
 
 

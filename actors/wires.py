@@ -6,17 +6,23 @@ Addresses come from the latest `Topology`, which the supervisor swaps in as a wh
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
-from coterie.actors.errors import CoterieError, NotLeader
+from coterie.actors.errors import CoterieError, InvalidRequest, NotLeader
 from coterie.actors.management.client import AckStream, NodeClient
 from coterie.actors.management.node_api import Batch, NodePorts
+from coterie.actors.management.replication_api import RecordSource, ReplicationPorts
 from coterie.actors.messages import Topology
 from coterie.actors.replication.buffer import StoredBatch
 from coterie.actors.replication.following import FollowSource
 from coterie.actors.replication.messages import AcksArrived, ForwardedBatch, SessionClosed
 from coterie.actors.replication.room import Replication
+from coterie.actors.replication.subscriptions import Subscriptions
+
+SHARE_PAUSE: Final = 0.5  # seconds
+TELL_TIMEOUT: Final = 2.0  # seconds
 
 
 class Wires:
@@ -29,6 +35,7 @@ class Wires:
         self._lock = threading.Lock()
         self._acks: tuple[str, AckStream] | None = None  # (leader id, stream)
         self._closed = False
+        self._told_at = 0.0  # when the others last heard how far the subscribers are, monotonic
 
     def address_of(self, member: str) -> str:
         return self.topology.grpc_addr.get(member, "")
@@ -114,6 +121,48 @@ class Wires:
             return _Served(there.hub.open(cursors))
 
         return NodePorts(forwarded, session_closed, acks, follow)
+
+    def replication_ports(self, room: Callable[[], Replication | None]) -> ReplicationPorts:
+        """For `cluster.v1.Replication`; `room` as for `ports`."""
+
+        def there(node_id: str) -> Replication:
+            found = room()
+            if found is None:
+                raise NotLeader(self.topology.leader_id, self.topology.mgmt_addr.get(self.topology.leader_id, ""))
+            if node_id == self._node_id or node_id in self.topology.grpc_addr:
+                raise InvalidRequest(f"nodeId={node_id!r}: this is a node of the cluster, which has a way of its own; give another name")
+            return found
+
+        def subscribe(node_id: str) -> RecordSource:
+            return there(node_id).subscriptions.open(node_id)
+
+        def ack(node_id: str, topic: str, seq: int, forwarded: bool) -> None:
+            subscriptions = there(node_id).subscriptions
+            if forwarded:
+                subscriptions.heard(node_id, topic, seq)
+            else:
+                subscriptions.ack(node_id, topic, seq)
+                self._tell_subscribers(subscriptions, SHARE_PAUSE)
+
+        return ReplicationPorts(subscribe, ack)
+
+    def _tell_subscribers(self, subscriptions: Subscriptions, pause: float) -> None:
+        """Tell the other nodes of ours how far this leader's subscribers are, at most once in `pause` seconds. What is lost is made good by the next."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._told_at < pause or self._closed:
+                return
+            self._told_at = now
+        topology = self.topology
+        others = [address for member, address in topology.grpc_addr.items() if member != self._node_id]
+        for node_id, topic, seq in subscriptions.take_moved():
+            for address in others:
+                self._client.ack(address, node_id, topic, seq, TELL_TIMEOUT)
+
+    def tidy(self, room: Replication) -> None:
+        """Every few seconds."""
+        room.subscriptions.tidy()
+        self._tell_subscribers(room.subscriptions, 0.0)
 
 
 class _Served:

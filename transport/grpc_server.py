@@ -97,6 +97,10 @@ class Call:
         self.on_end(woken.set)
         woken.wait(timeout)
 
+    def accept(self) -> None:
+        """Send the stream's header now, and not with its first message: the client then knows that it is served."""
+        self._context.send_initial_metadata(())
+
     def add_trailing(self, trailing: tuple[tuple[str, str | bytes], ...]) -> None:
         self._context.set_trailing_metadata(trailing)
 

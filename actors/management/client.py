@@ -29,6 +29,7 @@ from coterie.transport.grpc_client import Answer, ChannelPool, ClientStream
 __all__ = ["AckStream", "ForwardLink", "NodeClient"]
 
 _MANAGEMENT: Final = "/cluster.v1.Management/"
+_REPLICATION: Final = "/cluster.v1.Replication/"
 _NODE: Final = "/coterie.v1.Node/"
 
 OnReply = Callable[[int, bytes | None, Exception | None], None]
@@ -85,6 +86,11 @@ class NodeClient:
             lambda body: parse_status(json.loads(cluster.GetStatusResponse.FromString(body).data)),
             repeatable=True,
         )
+
+    def ack(self, address: str, subscriber: str, topic: str, seq: int, timeout: float) -> LightFuture:
+        """How far a subscriber of this node is. -> True."""
+        request = cluster.AckRequest(topic=topic, seq=seq, node_id=subscriber)
+        return self._call(address, _REPLICATION + "Ack", request, timeout, lambda _: True, repeatable=True)
 
     def _call(
         self, address: str, method: str, request: Message, timeout: float, read: Callable[[bytes], Any], repeatable: bool = False

@@ -1,10 +1,12 @@
-"""The management API over gRPC: `cluster.v1.Management`, and the standard health service.
+"""The management API over gRPC: `cluster.v1.Management`.
 
 It says what HTTP says. The replies of go-cluster have a place for an error's text alone, so its kind goes in the trailing metadata of the call
 (`failures.TRAILER`), from which a client of ours raises the same exception. GetStatus, whose reply has no such place, ends with a status code.
 A handler thread waits for the cluster's answer, but no longer than its caller does, nor than the server lives.
 
-Bodies reach these methods as bytes and are decoded here, so that another codec can be told apart by the request and spoken on the same methods.
+Bodies reach these methods as bytes: protobuf, or JSON as go-cluster's nodes send it. `Spoken` reads the request in whichever it is, and writes the answer in the
+same (`proto/cluster_json.py` says how the two are told apart). The content type cannot tell: gRPC's core takes `application/grpc+json` for `application/grpc` and
+keeps what followed it to itself, and answers with `application/grpc`, which grpc-go takes for its own codec's.
 """
 
 from __future__ import annotations
@@ -20,14 +22,15 @@ from coterie.actors.management.failures import GRPC_CODES, TRAILER, as_ours, kin
 from coterie.actors.management.requests import check_id, check_op, check_raft_addr, check_topic
 from coterie.actors.management.service import ClusterService, status_json
 from coterie.actors.messages import Join, Leave, Publish, Write
+from coterie.proto import cluster_json
+from coterie.proto.errors import WireError
 from coterie.proto.generated import cluster_pb2 as cluster
 from coterie.transport.grpc_server import Call, Method, Refused
 
-__all__ = ["FORWARDED", "HEALTH", "carry_out", "decode", "health_service", "management_services", "refusal"]
+__all__ = ["FORWARDED", "MANAGEMENT", "Spoken", "carry_out", "decode", "is_forwarded", "management_services", "refusal"]
 
 FORWARDED: Final = ("coterie-forwarded", "1")
-HEALTH: Final = "grpc.health.v1.Health"
-_SERVING: Final = b"\x08\x01"  # HealthCheckResponse{status: SERVING}
+MANAGEMENT: Final = "cluster.v1.Management"
 
 M = TypeVar("M", bound=Message)
 
@@ -40,11 +43,34 @@ def decode(kind: type[M], body: bytes) -> M:
         raise InvalidRequest(f"the request is no {kind.DESCRIPTOR.full_name}: {error}") from None
 
 
+class Spoken:
+    """The codec of one request of `cluster.proto`, in which it is answered."""
+
+    __slots__ = ("_body", "_json")
+
+    def __init__(self, body: bytes) -> None:
+        self._body, self._json = body, cluster_json.is_json(body)
+
+    def read(self, kind: type[M]) -> M:
+        """Raises InvalidRequest."""
+        try:
+            return cluster_json.read(kind, self._body)
+        except WireError as error:
+            raise InvalidRequest(f"bad request: {error}") from None
+
+    def write(self, message: Message) -> bytes:
+        return cluster_json.write(message, self._json)
+
+
+def is_forwarded(call: Call) -> bool:
+    """Whether another node has passed this on."""
+    return bool(call.metadata.get(FORWARDED[0]) == FORWARDED[1])
+
+
 def carry_out(service: ClusterService, message: Any, call: Call) -> Any:
     """The reply to `message`; blocks the calling thread of the server. Raises what the cluster raised, or DeadlineExceeded."""
     remaining = call.remaining()
-    forwarded = call.metadata.get(FORWARDED[0]) == FORWARDED[1]
-    return settled(service.request(message, forwarded=forwarded, remaining=remaining), call, service.patience(message, remaining))
+    return settled(service.request(message, forwarded=is_forwarded(call), remaining=remaining), call, service.patience(message, remaining))
 
 
 def settled(future: LightFuture, call: Call, timeout: float) -> Any:
@@ -69,7 +95,7 @@ def management_services(service: ClusterService) -> Mapping[str, Mapping[str, Me
     """For `GrpcServer`."""
     api = _Management(service)
     return {
-        "cluster.v1.Management": {
+        MANAGEMENT: {
             "GetStatus": Method("control", api.get_status),
             "Join": Method("work", api.join),
             "Leave": Method("work", api.leave),
@@ -79,72 +105,60 @@ def management_services(service: ClusterService) -> Mapping[str, Mapping[str, Me
     }
 
 
-def health_service(known: set[str]) -> Mapping[str, Method]:
-    """The standard health check; known: the services that are served. A node that answers at all is serving: whether it has a leader is `/readyz`."""
-
-    def check(request: bytes, call: Call) -> bytes:
-        # HealthCheckRequest has one field, a service's name: tag 0x0a, length (one byte for names as short as ours), text.
-        name = request[2:].decode(errors="replace") if request[:1] == b"\x0a" else ""
-        if name and name not in known:
-            raise Refused("NOT_FOUND", f"no service {name!r} is served here")
-        return _SERVING
-
-    return {"Check": Method("control", check)}
-
-
 class _Management:
     def __init__(self, service: ClusterService) -> None:
         self._service = service
 
     def get_status(self, body: bytes, call: Call) -> bytes:
+        spoken = Spoken(body)
         try:
-            decode(cluster.GetStatusRequest, body)
-            forwarded = call.metadata.get(FORWARDED[0]) == FORWARDED[1]
+            spoken.read(cluster.GetStatusRequest)
             remaining = call.remaining()
-            future = self._service.status(forwarded=forwarded, remaining=remaining)
+            future = self._service.status(forwarded=is_forwarded(call), remaining=remaining)
             status = settled(future, call, self._service.patience(None, remaining))
         except Exception as error:
             raise refusal(error) from error
-        return cluster.GetStatusResponse(data=status_json(status)).SerializeToString()
+        return spoken.write(cluster.GetStatusResponse(data=status_json(status)))
 
     def join(self, body: bytes, call: Call) -> bytes:
-        def work() -> Message:
-            request = decode(cluster.JoinRequest, body)
+        def work(spoken: Spoken) -> Message:
+            request = spoken.read(cluster.JoinRequest)
             carry_out(self._service, Join(check_id(request.id), check_raft_addr(request.raft_addr)), call)
             return cluster.JoinResponse(accepted=True)
 
-        return _answered(call, work, cluster.JoinResponse)
+        return _answered(body, call, work, cluster.JoinResponse)
 
     def leave(self, body: bytes, call: Call) -> bytes:
-        def work() -> Message:
-            carry_out(self._service, Leave(check_id(decode(cluster.LeaveRequest, body).id)), call)
+        def work(spoken: Spoken) -> Message:
+            carry_out(self._service, Leave(check_id(spoken.read(cluster.LeaveRequest).id)), call)
             return cluster.LeaveResponse(accepted=True)
 
-        return _answered(call, work, cluster.LeaveResponse)
+        return _answered(body, call, work, cluster.LeaveResponse)
 
     def app_write(self, body: bytes, call: Call) -> bytes:
-        def work() -> Message:
-            request = decode(cluster.AppWriteRequest, body)
+        def work(spoken: Spoken) -> Message:
+            request = spoken.read(cluster.AppWriteRequest)
             return cluster.AppWriteResponse(data=carry_out(self._service, Write(check_op(request.op), request.data), call))
 
-        return _answered(call, work, cluster.AppWriteResponse)
+        return _answered(body, call, work, cluster.AppWriteResponse)
 
     def app_sync(self, body: bytes, call: Call) -> bytes:
-        def work() -> Message:
-            request = decode(cluster.AppSyncRequest, body)
+        def work(spoken: Spoken) -> Message:
+            request = spoken.read(cluster.AppSyncRequest)
             carry_out(self._service, Publish(check_topic(request.topic), request.data), call)
             return cluster.AppSyncResponse()
 
-        return _answered(call, work, cluster.AppSyncResponse)
+        return _answered(body, call, work, cluster.AppSyncResponse)
 
 
-def _answered(call: Call, work: Callable[[], Message], reply: Callable[..., Message]) -> bytes:
+def _answered(body: bytes, call: Call, work: Callable[[Spoken], Message], reply: Callable[..., Message]) -> bytes:
     """The reply of `work`, or one that carries the error's text, with its kind in the trailing metadata."""
+    spoken = Spoken(body)
     try:
-        return work().SerializeToString()
+        return spoken.write(work(spoken))
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it as an answer
         ours = as_ours(error)
         call.add_trailing(trailer(ours))
         if isinstance(ours, NotLeader) and reply in (cluster.JoinResponse, cluster.LeaveResponse):
-            return reply(error="not leader", leader=ours.leader_addr).SerializeToString()
-        return reply(error=str(ours)).SerializeToString()
+            return spoken.write(reply(error="not leader", leader=ours.leader_addr))
+        return spoken.write(reply(error=str(ours)))

@@ -7,23 +7,28 @@ free port where `mgmt_addr` asks for one). Both are bound by `Open`, in one step
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
 
 from coterie.actors.base import Actor
 from coterie.actors.errors import BindFailed
-from coterie.actors.management.grpc_api import HEALTH, health_service, management_services
+from coterie.actors.management.grpc_api import management_services
+from coterie.actors.management.health import HealthBoard, health_service
 from coterie.actors.management.http_app import http_app
 from coterie.actors.management.node_api import NodePorts, node_service, refusing_ports
+from coterie.actors.management.reflection import reflection_service
+from coterie.actors.management.replication_api import ReplicationPorts, refusing_replication, replication_service
 from coterie.actors.management.service import ClusterService
+from coterie.proto.grpc_standard import HEALTH, REFLECTION
 from coterie.transport.addresses import Address, advertised, parse_address
 from coterie.transport.errors import AddressError, BindError
 from coterie.transport.grpc_client import ChannelPool
-from coterie.transport.grpc_server import GrpcServer
+from coterie.transport.grpc_server import GrpcServer, Method
 from coterie.transport.http_server import HttpServer
 
-__all__ = ["ManagementAddresses", "ManagementServer", "Open", "bind_addresses"]
+__all__ = ["ManagementAddresses", "ManagementServer", "Open", "bind_addresses", "grpc_services"]
 
 EVICT_EVERY: Final = 30.0
 MAX_PORT: Final = 65535
@@ -65,8 +70,26 @@ def bind_addresses(settings: ManagementSettings) -> tuple[str, str]:
     return (first, second) if settings.mgmt_proto == "http" else (second, first)
 
 
+def grpc_services(
+    service: ClusterService, ports: NodePorts, replication: ReplicationPorts, board: HealthBoard
+) -> dict[str, Mapping[str, Method]]:
+    """All that a node serves over gRPC, for `GrpcServer`. `board` is told what there is."""
+    services = {
+        **management_services(service),
+        **replication_service(replication),
+        **node_service(service, ports),
+        HEALTH: health_service(board),
+    }
+    names = (*services, *REFLECTION)
+    services |= {name: reflection_service(name, names) for name in REFLECTION}
+    board.serves(names)
+    return services
+
+
 class ManagementServer(Actor):
-    """Serves `service` over HTTP and gRPC, and `ports` to other nodes, from `Open` until it stops. `pool`: the node's channels, whose idle ones it closes."""
+    """Serves `service` over HTTP and gRPC, `ports` to other nodes and `replication` to subscribers, from `Open` until it stops.
+
+    pool: the node's channels, whose idle ones it closes; board: what the health service tells."""
 
     concern = "management"
 
@@ -76,12 +99,16 @@ class ManagementServer(Actor):
         service: ClusterService,
         ports: NodePorts | None = None,
         pool: ChannelPool | None = None,
+        replication: ReplicationPorts | None = None,
+        board: HealthBoard | None = None,
         **actor: Any,
     ) -> None:
         super().__init__(**actor)
         self._settings = settings
         self._service = service
         self._ports = ports or refusing_ports()
+        self._replication = replication or refusing_replication()
+        self._board = board or HealthBoard()
         self._pool = pool
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
@@ -140,6 +167,5 @@ class ManagementServer(Actor):
         http_bind, grpc_bind = bind_addresses(self._settings)
         http_setting, grpc_setting = ("mgmt_addr", "grpc_addr") if self._settings.mgmt_proto == "http" else ("http_addr", "mgmt_addr")
         self._http = HttpServer(http_bind, http_app(self._service), self.node, http_setting)
-        services: dict[str, Any] = {**management_services(self._service), **node_service(self._service, self._ports)}
-        services[HEALTH] = health_service(set(services))
+        services = grpc_services(self._service, self._ports, self._replication, self._board)
         self._grpc = GrpcServer(grpc_bind, services, self.node, grpc_setting)

@@ -40,7 +40,7 @@ class Metrics:
         self.registry.register(self._snapshots)
         self._lock = threading.Lock()
         self._leads = False
-        self._subscribers = 0
+        self._subscribers = self._foreign = 0
         self._series: dict[tuple[Any, str], Any] = {}
         self._acked: dict[str, dict[str, int]] = {}  # topic -> node -> seq
         self._lag: dict[str, dict[str, int]] = {}
@@ -74,7 +74,9 @@ class Metrics:
         self._topic_lag = gauge("lag", "Records that the slowest member is behind")
         self._ack_seq_per_node = gauge("ack_seq_per_node", "Last sequence number that a member has acknowledged", "node")
         self._lag_per_node = gauge("lag_per_node", "Records that a member is behind", "node")
-        self._subs = Gauge("go_cluster_repl_subs", "Members whose acknowledgements this leader hears", registry=self.registry)
+        self._subs = Gauge(
+            "go_cluster_repl_subs", "Members whose acknowledgements this leader hears, and other subscribers", registry=self.registry
+        )
 
     def _own_metrics(self) -> None:
         registry = self.registry
@@ -111,7 +113,7 @@ class Metrics:
         """Whether this node leads. Who led forgets what the members had acknowledged: shown on, it would stay and raise alarms for ever."""
         self._is_leader.set(1 if is_me else 0)
         if self._leads and not is_me:
-            self._subscribers = 0
+            self._subscribers = self._foreign = 0
             self._subs.set(0)
             with self._lock:
                 nodes = {node for table in (self._acked, self._lag) for row in table.values() for node in row}
@@ -161,7 +163,7 @@ class Metrics:
         self._of(self._applied, topic).inc(n)
         if self._leads:
             self._of(self._published, topic).inc(n)
-            self._of(self._broadcast, topic).inc(n * self._subscribers)
+            self._of(self._broadcast, topic).inc(n * (self._subscribers + self._foreign))
 
     def seq(self, topic: str, seq: int) -> None:
         self._of(self._seq, topic).set(seq)
@@ -190,7 +192,11 @@ class Metrics:
 
     def subscribers(self, n: int) -> None:
         self._subscribers = n
-        self._subs.set(n)
+        self._subs.set(n + self._foreign)
+
+    def foreign_subscribers(self, n: int) -> None:
+        self._foreign = n
+        self._subs.set(n + self._subscribers)
 
     def peer_gone(self, node: str) -> None:
         """Remove every series of `node`; what the slowest member is, is found again among the others."""

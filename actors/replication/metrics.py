@@ -29,6 +29,9 @@ class ReplicationMetrics(Protocol):
     def subscribers(self, n: int) -> None:
         """Members whose acknowledgements this leader hears; 0 on others."""
 
+    def foreign_subscribers(self, n: int) -> None:
+        """Open streams of subscribers that are no nodes of ours."""
+
     def peer_gone(self, node: str) -> None:
         """Forget what was shown about `node`."""
 
@@ -67,6 +70,9 @@ class NoMetrics:
         return None
 
     def subscribers(self, n: int) -> None:
+        return None
+
+    def foreign_subscribers(self, n: int) -> None:
         return None
 
     def peer_gone(self, node: str) -> None:

@@ -205,8 +205,8 @@ class Publisher(Actor):
         self._window.set_silent(topology.silent)
         for node in self._window.set_live(topology.live):
             self._metrics.peer_gone(node)
-        self._peers((topology.live - {self.node}) if topology.leads else frozenset())
-        self._metrics.subscribers(len(topology.live) if topology.leads else 0)
+        self._peers((topology.live - topology.foreign - {self.node}) if topology.leads else frozenset())
+        self._metrics.subscribers(len(topology.live - topology.foreign) if topology.leads else 0)
         if before.leads and not topology.leads:
             self._reception.refuse(self._waiting.remove(lambda chunk: chunk.ticket is not None), self._not_leader())
         self._forwarding.follow(self._other_leader(), now)

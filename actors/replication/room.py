@@ -16,6 +16,7 @@ from coterie.actors.replication.metrics import ReplicationMetrics
 from coterie.actors.replication.publisher import Limits, Publisher
 from coterie.actors.replication.recovery import recovered
 from coterie.actors.replication.subscriber import Subscribers
+from coterie.actors.replication.subscriptions import Subscriptions
 
 
 class Replication:
@@ -26,7 +27,8 @@ class Replication:
 
     `applied` is the Raft index from which the state machine wants the log to go on: known once this is made, before `start(raft)`. After the start,
     `publisher` takes Publish, Committed, Appended, ProposalsFailed, Topology, SetHandler, ForwardedBatch, SessionClosed and GetReplicationView;
-    `follower` wants Topology too; `subscribers.acks_arrived` takes AcksArrived from any thread, and `hub.open` serves a stream.
+    `follower` and `subscriptions` want Topology too; `subscribers.acks_arrived` takes AcksArrived from any thread; `hub.open` serves a stream to a node of
+    ours, and `subscriptions.open` one to any other subscriber.
     """
 
     publisher: Ref
@@ -58,6 +60,7 @@ class Replication:
         self._retain_records, self._retain_bytes, self._memory = retain_records, retain_bytes, memory
         self._machine, self._state = recovered(buffer)
         self.hub = FollowHub(buffer, self._state)
+        self.subscriptions = Subscriptions(buffer, self._state, window=(limits or Limits()).window, retry=retry, metrics=metrics)
         self.subscribers = Subscribers(node, self._to_publisher, on_crash)
 
     @property
@@ -106,6 +109,7 @@ class Replication:
     def stop(self) -> None:
         """Fail what waits, let the handler finish, write what there is. Blocks for a few seconds at most."""
         self.hub.stop()
+        self.subscriptions.stop()
         for ref in (self.follower, self.publisher):
             if ref is not None:
                 ref.stop()
@@ -121,5 +125,6 @@ class Replication:
         self.publisher.send(message)
         self.delivery.send(message)
         self.hub.stored(message)
+        self.subscriptions.stored(message)
         if self.follower is not None:
             self.follower.send(message)

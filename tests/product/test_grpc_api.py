@@ -29,8 +29,11 @@ from coterie.actors.errors import (
     Unreachable,
 )
 from coterie.actors.management.client import NodeClient
-from coterie.actors.management.grpc_api import HEALTH, health_service, management_services
-from coterie.actors.management.node_api import Batch, NodePorts, node_service
+from coterie.actors.management.grpc_api import management_services
+from coterie.actors.management.health import HealthBoard
+from coterie.actors.management.node_api import Batch, NodePorts
+from coterie.actors.management.replication_api import refusing_replication
+from coterie.actors.management.server import grpc_services
 from coterie.actors.messages import Join, Joined, Leave, Left, Published, Read, Status, Write
 from coterie.proto.generated import cluster_pb2
 from coterie.transport.errors import BindError
@@ -87,8 +90,8 @@ class World:
         self.cluster = FakeCluster()
         self.replication = Replication()
         service = self.cluster.service()
-        services = {**management_services(service), **node_service(service, self.replication.ports)}
-        services[HEALTH] = health_service(set(services))
+        self.board = HealthBoard()
+        services = grpc_services(service, self.replication.ports, refusing_replication(), self.board)
         self.server = GrpcServer("127.0.0.1:0", services, "n1", **server)
         self.address = f"127.0.0.1:{self.server.port}"
         self.pool = ChannelPool("n2")
@@ -194,14 +197,6 @@ def test_bad_requests_are_refused_and_harm_nobody(world: World) -> None:
     assert world.raw("/cluster.v1.Management/Nothing").code == "UNIMPLEMENTED"
     assert world.cluster.asked == []
     assert world.ask("write", "demo", b"ab") == b"ba"
-
-
-def test_health_check(world: World) -> None:
-    def check(name: bytes) -> Answer:
-        return world.raw("/grpc.health.v1.Health/Check", b"\x0a" + bytes([len(name)]) + name if name else b"")
-
-    assert check(b"").body == check(b"cluster.v1.Management").body == b"\x08\x01"
-    assert check(b"other.Service").code == "NOT_FOUND"
 
 
 # -- deadlines and lost connections -----------------------------------------------------------------------------------------------
