@@ -28,6 +28,7 @@ from coterie.actors.management.service import ClusterService
 from coterie.actors.membership.actor import MembershipActor
 from coterie.actors.membership.discovery import StaticSeeds
 from coterie.actors.messages import (
+    Condition,
     Emit,
     GetMembership,
     GetRaftView,
@@ -147,6 +148,7 @@ class Rooms:
             max_payload=config.max_payload,
             metrics=self.metrics.text,
             on_join=self.metrics.join_request,
+            condition=self._condition,
         )
         settings = ManagementSettings(config.mgmt_addr, config.mgmt_proto, config.http_addr, config.grpc_addr)
         server = self._start(
@@ -167,6 +169,10 @@ class Rooms:
     def _publishing(self) -> Replication | None:
         """The replication room once it runs."""
         return self._replication if hasattr(self, "publisher") else None
+
+    def _condition(self) -> Condition:
+        actor = self._supervisor._actor_weakref()
+        return actor.condition() if actor is not None else Condition("stopping", "this node has stopped")
 
     def _open_raft(self, log: RaftLog, buffer: ReplicationBuffer) -> Ref:
         config = self.config

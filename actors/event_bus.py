@@ -33,6 +33,13 @@ class EventStream(Iterator[Event]):
         self._events: collections.deque[Event] = collections.deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._wake: Callable[[], object] = lambda: None
+
+    def on_change(self, wake: Callable[[], object]) -> None:
+        """`wake()` is called whenever an event has come or been missed, and at the end, in the thread that brings it: it must not block. For whoever may not
+        wait in `get`, such as an event loop."""
+        self._wake = wake
+        wake()
 
     def __next__(self) -> Event:
         event = self.get()
@@ -59,6 +66,7 @@ class EventStream(Iterator[Event]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        self._wake()
 
     def offer(self, event: Event) -> None:
         """From the bus: never blocks."""
@@ -67,9 +75,10 @@ class EventStream(Iterator[Event]):
                 return
             if len(self._events) >= self._capacity:
                 self.missed += 1
-                return
-            self._events.append(event)
-            self._changed.notify()
+            else:
+                self._events.append(event)
+                self._changed.notify()
+        self._wake()
 
     def __enter__(self) -> EventStream:
         return self

@@ -8,7 +8,7 @@ instead of letting anybody look into it. What is made for every record or entry 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import attrs
 
@@ -180,6 +180,13 @@ class ClusterStatus:
     last_index: int = 0
     topics: tuple[TopicStatus, ...] = ()
     dropped: dict[str, int] = attrs.field(factory=dict)
+
+
+class Condition(NamedTuple):
+    """How a node is. state: starting, running, failed (it serves no more, and only a new start helps) or stopping. reason: of all but running."""
+
+    state: str
+    reason: str = ""
 
 
 # -- public: events ---------------------------------------------------------------------------------------------------------------

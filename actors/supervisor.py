@@ -24,6 +24,7 @@ from coterie.actors.config import Config
 from coterie.actors.errors import CoterieError, InvalidRequest, StorageError
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import (
+    Condition,
     ElectionEnd,
     ElectionStart,
     Emit,
@@ -80,6 +81,7 @@ class ClusterSupervisor(Actor):
         self._router = Router(config.node_id, self._post)
         self._notes: dict[str, str] = {}
         self._fatal: CoterieError | None = None
+        self._stopping = False
         self._refresh_at: float | None = None
 
     @classmethod
@@ -127,12 +129,22 @@ class ClusterSupervisor(Actor):
         self._notes["supervisor"] = "the supervisor crashed and started afresh; see the log"
 
     def on_stop(self) -> None:
+        self._stopping = True
         self._router.close()
         if self._rooms is not None:
             self._rooms.say_good_bye(self._picture.raft, self._fatal is not None)
             self._rooms.close()
         if not self.failed.done:
             self.failed.set(None)
+
+    def condition(self) -> Condition:
+        """From any thread, also while the actor is at work."""
+        if self._stopping:
+            return Condition("stopping", "this node is stopping")
+        fatal = self._fatal
+        if fatal is not None:
+            return Condition("failed", str(fatal))
+        return Condition("running") if self.started.done else Condition("starting", "this node is starting")
 
     # -- inbox ----------------------------------------------------------------------------------------------------------------
 

@@ -121,6 +121,20 @@ def topics(target: Target, output: str | None, watch: str | None, count: int | N
     _end(look(target, "topics", output, watch, count))
 
 
+@command("events", "--addr 10.0.0.1:17946", "--for 1m --output json", "--count 1")
+@asking("3s")
+@together(
+    OUTPUT,
+    flag("count", "End after so many events.", variable=False, type=click.IntRange(min=1), metavar="N"),
+    flag("for", "End after this time.", variable=False, metavar="DURATION"),
+)
+def events(target: Target, output: str | None, count: int | None, **limit: Any) -> None:
+    """Show what happens in the cluster as it happens: elections, leaders, members that come, go and fail. Ctrl-C ends it."""
+    from coterie.cli_events import listen
+
+    listen(target, output, count, limit["for"])
+
+
 # -- the quorum -------------------------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from coterie.actors.errors import CoterieError, DeadlineExceeded, InvalidRequest, NotLeader, PayloadTooLarge
 from coterie.actors.future import LightFuture
+from coterie.actors.management.event_feed import EventFeed
 from coterie.actors.management.failures import HTTP_STATUS, as_ours, kind_of
 from coterie.actors.management.requests import OPERATIONS, Operation, parse_object
 from coterie.actors.management.service import ClusterService, status_json, unready
@@ -54,23 +55,24 @@ async def answer(future: LightFuture, timeout: float) -> Any:
     return future.get(timeout=0)
 
 
-def http_app(service: ClusterService) -> Starlette:
-    """The ASGI application of one node."""
-    endpoints = _Endpoints(service)
+def http_app(service: ClusterService, feed: EventFeed | None = None) -> Starlette:
+    """The ASGI application of one node. feed: the listeners to its events, which whoever stops the server closes first."""
+    endpoints = _Endpoints(service, feed or EventFeed(service, answer))
     routes = [
         Route("/status", endpoints.status, methods=["GET"]),
-        Route("/healthz", endpoints.alive, methods=["GET"]),
+        Route("/healthz", endpoints.healthy, methods=["GET"]),
         Route("/livez", endpoints.alive, methods=["GET"]),
         Route("/readyz", endpoints.ready, methods=["GET"]),
         Route("/metrics", endpoints.metrics, methods=["GET"]),
+        Route("/events", endpoints.events, methods=["GET"]),
         *(Route(f"/{name}", endpoints.post(operation), methods=["POST"]) for name, operation in OPERATIONS.items()),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug})
 
 
 class _Endpoints:
-    def __init__(self, service: ClusterService) -> None:
-        self._service = service
+    def __init__(self, service: ClusterService, feed: EventFeed) -> None:
+        self._service, self._feed = service, feed
         self._limit = (service.max_payload * 4 + 2) // 3 + HEADROOM
 
     async def status(self, request: Request) -> Response:
@@ -80,10 +82,27 @@ class _Endpoints:
             return _error(error)
         return Response(status_json(status), media_type="application/json")
 
-    async def alive(self, request: Request) -> Response:
+    async def events(self, request: Request) -> Response:
+        try:
+            return await self._feed.answer(request)
+        except Exception as error:  # noqa: BLE001 - as above
+            return _error(error)
+
+    async def healthy(self, request: Request) -> Response:
+        """Of go-cluster: the process serves."""
         return PlainTextResponse("ok")
 
+    async def alive(self, request: Request) -> Response:
+        """Whether a new start would be of no use."""
+        condition = self._service.condition()
+        failed = condition.state == "failed"
+        return PlainTextResponse(condition.reason if failed else "ok", status_code=503 if failed else 200)
+
     async def ready(self, request: Request) -> Response:
+        """Whether requests should come here."""
+        condition = self._service.condition()
+        if condition.reason:
+            return PlainTextResponse(condition.reason, status_code=503)
         try:
             reason = unready(await answer(self._service.readiness(), READY_TIMEOUT))
         except Exception as error:  # noqa: BLE001 - as above

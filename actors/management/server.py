@@ -14,9 +14,10 @@ import attrs
 
 from coterie.actors.base import Actor
 from coterie.actors.errors import BindFailed
+from coterie.actors.management.event_feed import EventFeed
 from coterie.actors.management.grpc_api import management_services
 from coterie.actors.management.health import HealthBoard, health_service
-from coterie.actors.management.http_app import http_app
+from coterie.actors.management.http_app import answer, http_app
 from coterie.actors.management.node_api import NodePorts, node_service, refusing_ports
 from coterie.actors.management.reflection import reflection_service
 from coterie.actors.management.replication_api import ReplicationPorts, refusing_replication, replication_service
@@ -110,6 +111,7 @@ class ManagementServer(Actor):
         self._replication = replication or refusing_replication()
         self._board = board or HealthBoard()
         self._pool = pool
+        self._feed: EventFeed | None = None
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
 
@@ -141,6 +143,8 @@ class ManagementServer(Actor):
     def on_stop(self) -> None:
         http, self._http = self._http, None
         grpc, self._grpc = self._grpc, None
+        if self._feed is not None:
+            self._feed.close()
         if http is not None:
             http.close()
         if grpc is not None:
@@ -166,6 +170,7 @@ class ManagementServer(Actor):
     def _bind(self) -> None:
         http_bind, grpc_bind = bind_addresses(self._settings)
         http_setting, grpc_setting = ("mgmt_addr", "grpc_addr") if self._settings.mgmt_proto == "http" else ("http_addr", "mgmt_addr")
-        self._http = HttpServer(http_bind, http_app(self._service), self.node, http_setting)
+        self._feed = EventFeed(self._service, answer)
+        self._http = HttpServer(http_bind, http_app(self._service, self._feed), self.node, http_setting)
         services = grpc_services(self._service, self._ports, self._replication, self._board)
         self._grpc = GrpcServer(grpc_bind, services, self.node, grpc_setting)

@@ -18,11 +18,13 @@ import attrs
 from coterie.actors.errors import CoterieError
 from coterie.actors.future import LightFuture
 from coterie.actors.management.requests import status_document
-from coterie.actors.messages import ClusterStatus, Join, Status
+from coterie.actors.messages import ClusterStatus, Condition, Join, Status
 
 __all__ = ["GRACE", "ClusterService"]
 
 GRACE: Final = 1.0  # seconds that a transport waits beyond a request's own deadline, so that the cluster's own answer comes first
+
+RUNNING: Final = Condition("running")
 
 Ask = Callable[[Any], LightFuture]
 
@@ -31,7 +33,7 @@ class ClusterService:
     """ask: message of the front door -> future of its reply. ask_here: the same, but never passed on to another node; None: the same as `ask`.
 
     timeout: seconds a request may take when it does not say (`Config.request_timeout`). max_payload: largest record in bytes. metrics: the text of GET /metrics.
-    on_join: told "accepted" or "rejected" after each join request.
+    on_join: told "accepted" or "rejected" after each join request. condition: how the node is, told at once and from any thread.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ClusterService:
         max_payload: int = 1 << 20,
         metrics: Callable[[], bytes] = lambda: b"",
         on_join: Callable[[str], object] = lambda result: None,
+        condition: Callable[[], Condition] = lambda: RUNNING,
     ) -> None:
         self._ask, self._ask_here = ask, ask_here or ask
         self.node_id = node_id
@@ -51,6 +54,7 @@ class ClusterService:
         self.max_payload = max_payload
         self.metrics = metrics
         self._on_join = on_join
+        self.condition = condition
 
     def patience(self, message: Any, remaining: float | None = None) -> float:
         """How long a transport waits for the answer to `message`; remaining: what the caller's own deadline leaves."""
