@@ -2,7 +2,8 @@
 
 The node logs to standard error, and says there what happens in the cluster. SIGTERM and SIGINT stop it gracefully; a second one ends the process
 at once. When the node gives up
-by itself (its disk failed, say) the process ends with code 1 and the reason, so that whatever watches it can act.
+by itself (its disk failed, say) the process ends with code 1 and the reason, so that whatever watches it can act. A service manager is told what
+goes on (`sd_notify`).
 
 Logging never holds an actor up: records go to a bounded queue and a thread writes them, since a standard error that nobody reads would otherwise stop the
 cluster while health says ok. What does not fit is dropped, and the number is said when there is room again.
@@ -26,8 +27,9 @@ import pykka
 
 from coterie.actors.config import Config
 from coterie.actors.errors import ConfigError, CoterieError
-from coterie.actors.messages import Event, Subscribe
+from coterie.actors.messages import Event, LeaderChanged, Subscribe
 from coterie.cli_errors import REFUSED, CommandError
+from coterie.sd_notify import ServiceManager
 
 LOG: Final = logging.getLogger("coterie.node")
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -69,18 +71,20 @@ def run_node(given: Mapping[str, Any], log_level: str) -> None:
 def _run(config: Config) -> None:
     from coterie.actors.supervisor import ClusterSupervisor
 
-    over = threading.Event()
+    over, manager = threading.Event(), ServiceManager()
     stopped_by = _on_signals(over)
     try:
         node = ClusterSupervisor.start(config)
     except CoterieError as error:
         raise CommandError(f"node {config.node_id} did not start: {error}") from None
     events = node.ask(Subscribe())
-    threading.Thread(target=_tell, args=(events, over), name=f"{config.node_id}/cli-events", daemon=True).start()
+    threading.Thread(target=_tell, args=(events, over, manager), name=f"{config.node_id}/cli-events", daemon=True).start()
     LOG.info("node %s runs; SIGTERM or Ctrl+C stops it", config.node_id)
-    failure = None
-    while failure is None and not over.wait(LOOK_EVERY):
-        failure = _failure(node)
+    manager.ready("runs")
+    failure, pause = None, min(LOOK_EVERY, manager.look_every or LOOK_EVERY)
+    while failure is None and not over.wait(pause):
+        failure = _failure(node, manager)
+    manager.stopping(f"gave up: {failure}" if failure is not None else "stops")
     if stopped_by:
         LOG.info("node %s stops (%s)", config.node_id, stopped_by[0])
         node.stop()
@@ -90,14 +94,17 @@ def _run(config: Config) -> None:
     raise CommandError(f"node {config.node_id} gave up: {failure or 'its supervisor stopped'}", REFUSED)
 
 
-def _failure(node: Any) -> object:
-    """Why the node serves no more; None while it does."""
+def _failure(node: Any, manager: ServiceManager) -> object:
+    """Why the node serves no more; None while it does, and is said to live."""
     try:
-        return node.ask("failed", timeout=LOOK_EVERY)
+        failure = node.ask("failed", timeout=LOOK_EVERY)
     except pykka.Timeout:  # it is busy
         return None
     except pykka.ActorDeadError as error:
         return error
+    if failure is None:
+        manager.alive()
+    return failure
 
 
 def _on_signals(over: threading.Event) -> list[str]:
@@ -115,10 +122,12 @@ def _on_signals(over: threading.Event) -> list[str]:
     return seen
 
 
-def _tell(events: Any, over: threading.Event) -> None:
-    """Log what happens, until the node is closed."""
+def _tell(events: Any, over: threading.Event, manager: ServiceManager) -> None:
+    """Log what happens, until the node is closed; the service manager shows who leads."""
     for event in events:
         LOG.info("%s", describe(event))
+        if isinstance(event, LeaderChanged):
+            manager.status(f"runs; {event.leader_id or 'nobody'} leads in term {event.term}")
     over.set()
 
 

@@ -17,7 +17,7 @@ from tools import generate_configuration
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-FOLDERS = ("actors", "benchmarks", "coterie", "docs", "examples", "proto", "tests", "tools", "transport")
+FOLDERS = ("actors", "benchmarks", "coterie", "deploy", "docs", "examples", "proto", "tests", "tools", "transport")
 # What looks like a path and is none of the repository: files that a node or a command makes, and a thread.
 ELSEWHERE = {"coterie/log", "figures.json", "data.mdb", "lock.mdb", "node.json", "members.json"}
 
