@@ -26,7 +26,7 @@ from coterie.actors.management.health import HealthBoard
 from coterie.actors.management.server import ManagementAddresses, ManagementServer, ManagementSettings, Open
 from coterie.actors.management.service import ClusterService
 from coterie.actors.membership.actor import MembershipActor
-from coterie.actors.membership.discovery import StaticSeeds
+from coterie.actors.membership.sources import source
 from coterie.actors.messages import (
     Condition,
     Emit,
@@ -227,7 +227,7 @@ class Rooms:
             config.mem_bind,
             config.mem_adv,
             self.meta(None),
-            StaticSeeds(config.seeds_csv),
+            source(config),
             self._membership_changed,
             members_path=directory.members_path if directory is not None else None,
             on_crash=on_crash,

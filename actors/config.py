@@ -11,9 +11,25 @@ from typing import Any
 
 import attrs
 
-from coterie.actors.config_fields import address, callback, duration_field, flag, integer, not_yet, one_of, path, seed_list, text
+from coterie.actors.config_fields import (
+    address,
+    callback,
+    dns_name_list,
+    dns_server_list,
+    dns_servers,
+    duration_field,
+    flag,
+    integer,
+    not_yet,
+    one_of,
+    path,
+    seed_list,
+    text,
+    variable,
+)
 from coterie.actors.errors import ConfigError
 from coterie.actors.messages import LeaderInfo
+from coterie.transport.addresses import Address
 
 
 @attrs.define(frozen=True, kw_only=True)
@@ -24,7 +40,12 @@ class Config:
     node_id: unique in the cluster. raft_addr: TCP bind of the Raft server. mem_bind: gossip bind, UDP and TCP. mem_adv: the gossip address
     that others are told; "": from the bind.
     mgmt_addr: bind of the management API. mgmt_proto: what sits there, http or grpc. http_addr, grpc_addr: where the other one sits; "": the next port up.
-    discovery_kind: where seeds come from: static, dns or file. seeds_csv: gossip addresses of other nodes.
+    discovery_kind: where the gossip addresses of other nodes come from, beside seeds_csv: static (nowhere else), dns or file. seeds_csv: gossip
+    addresses of other nodes, with every kind of discovery. dns_names_csv: `_service._proto.domain` for SRV records, other names for A and AAAA records,
+    `host:port` as it is. dns_port: gossip port of names that are looked up for A and AAAA. dns_servers_csv: the DNS servers to ask, by IP address;
+    "": those of /etc/resolv.conf. disc_refresh: the pause between looks, for the life of the node; a DNS answer is kept for its TTL.
+    file_path: a file with seeds, or a pattern of files: one seed a line or with commas, # comments. file_env: the environment variable with seeds that wins
+    over the file when it is set.
     data_dir: the node's durable state; "" keeps all in memory, for tests.
     bootstrap: form a new one-voter cluster, unless there is Raft state already.
     repl_window: publishes per topic that may be unacknowledged before publishing waits. repl_retry: pause before a failed delivery is tried again.
@@ -49,11 +70,12 @@ class Config:
 
     discovery_kind: str = attrs.field(default="static", validator=one_of("static", "dns", "file"))
     seeds_csv: str = attrs.field(default="", validator=seed_list)
-    dns_names_csv: str = attrs.field(default="", validator=not_yet)
-    dns_port: int = attrs.field(default=7946, validator=[integer(1, 65535), not_yet])
-    disc_refresh: float = duration_field(5.0, later=True)
-    file_path: str = attrs.field(default="", validator=not_yet)
-    file_env: str = attrs.field(default="", validator=not_yet)
+    dns_names_csv: str = attrs.field(default="", validator=dns_name_list)
+    dns_port: int = attrs.field(default=7946, validator=integer(1, 65535))
+    dns_servers_csv: str = attrs.field(default="", validator=dns_server_list)
+    disc_refresh: float = duration_field(5.0)
+    file_path: str = attrs.field(default="", validator=text(4096), converter=path)
+    file_env: str = attrs.field(default="", validator=variable)
 
     data_dir: str = attrs.field(default="", validator=text(4096), converter=path)
     bootstrap: bool = attrs.field(default=False, validator=flag)
@@ -82,10 +104,7 @@ class Config:
     on_election_end: Callable[[LeaderInfo], object] | None = attrs.field(default=None, validator=callback)
 
     def __attrs_post_init__(self) -> None:
-        if self.discovery_kind != "static":
-            raise ConfigError(
-                "discovery_kind", self.discovery_kind, "this version discovers by 'static' seeds only; 'dns' and 'file' come later"
-            )
+        self._check_discovery()
         first, second = ("http_addr", "grpc_addr") if self.mgmt_proto == "http" else ("grpc_addr", "http_addr")
         if getattr(self, first):
             raise ConfigError(
@@ -108,6 +127,23 @@ class Config:
                 "give data_dir too: a durable buffer without a durable Raft log would answer for what it cannot prove",
             )
 
+    def _check_discovery(self) -> None:
+        """Seeds that are named and never looked at would be found out when they are needed most."""
+        for kind, names in (("dns", ("dns_names_csv",)), ("file", ("file_path", "file_env"))):
+            given = [name for name in names if getattr(self, name)]
+            if self.discovery_kind == kind and not given:
+                raise ConfigError("discovery_kind", kind, f"give {' or '.join(names)} too")
+            if self.discovery_kind != kind and given:
+                raise ConfigError(given[0], getattr(self, given[0]), f"set discovery_kind to {kind!r} to use it, or leave it out")
+
     def seeds(self) -> tuple[str, ...]:
         """The gossip addresses of `seeds_csv`, in order, without empty ones."""
         return tuple(filter(None, (part.strip() for part in self.seeds_csv.split(","))))
+
+    def dns_names(self) -> tuple[str, ...]:
+        """The names of `dns_names_csv`."""
+        return tuple(filter(None, (part.strip() for part in self.dns_names_csv.split(","))))
+
+    def dns_servers(self) -> tuple[Address, ...]:
+        """The servers of `dns_servers_csv`."""
+        return dns_servers(self.dns_servers_csv)

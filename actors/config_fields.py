@@ -5,7 +5,9 @@ A field of a feature that this version does not have is known, and refused unles
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -13,7 +15,7 @@ import attrs
 
 from coterie.actors.durations import seconds
 from coterie.actors.errors import ConfigError
-from coterie.transport.addresses import parse_address
+from coterie.transport.addresses import Address, parse_address
 from coterie.transport.errors import AddressError
 
 LATER: Final = "this version does not have it yet; leave it at its default"
@@ -29,10 +31,8 @@ def _duration(value: object, field: attrs.Attribute[Any]) -> float:
     return number
 
 
-def duration_field(default: float, later: bool = False) -> Any:
-    """later: of a feature that this version does not have, so that only the default is taken."""
-    validator = not_yet if later else None
-    return attrs.field(default=default, converter=attrs.Converter(_duration, takes_field=True), validator=validator)
+def duration_field(default: float) -> Any:
+    return attrs.field(default=default, converter=attrs.Converter(_duration, takes_field=True))
 
 
 def text(limit: int, required: bool = False) -> Callable[[object, attrs.Attribute[Any], object], None]:
@@ -59,13 +59,60 @@ def address(_: object, field: attrs.Attribute[Any], value: object) -> None:
 def seed_list(_: object, field: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, str):
         raise ConfigError(field.name, value, "give 'host:port,host:port'")
-    for part in filter(None, (part.strip() for part in value.split(","))):
+    for part in _parts(value):
         try:
             host, port = parse_address(part)
         except AddressError as error:
             raise ConfigError(field.name, value, f"{part!r}: {error}") from None
         if not host or not port:
             raise ConfigError(field.name, value, f"{part!r}: a seed is the gossip address of another node, host:port")
+
+
+def dns_name_list(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(field.name, value, "give names with commas between: '_gossip._udp.example.com', 'nodes.example.com', 'host:port'")
+    for part in _parts(value):
+        try:
+            host, port = (part, 1) if _is_ip(part) else parse_address(part if ":" in part else f"{part}:1")
+        except AddressError as error:
+            raise ConfigError(field.name, value, f"{part!r}: {error}") from None
+        if not host or not port:
+            raise ConfigError(field.name, value, f"{part!r}: give a name, or host:port")
+
+
+def dns_server_list(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    try:
+        dns_servers(value if isinstance(value, str) else "?")
+    except AddressError as error:
+        raise ConfigError(
+            field.name, value, f"{error}; give the IP addresses of DNS servers, with a port unless it is 53: '10.0.0.2,10.0.0.3:5353'"
+        ) from None
+
+
+def dns_servers(csv: str) -> tuple[Address, ...]:
+    """Raises AddressError."""
+    servers = tuple(Address(part, 53) if _is_ip(part) else parse_address(part) for part in _parts(csv))
+    for server in servers:
+        if not _is_ip(server.host) or not server.port:
+            raise AddressError(f"{str(server)!r} has no IP address and port")
+    return servers
+
+
+def _parts(csv: str) -> list[str]:
+    return [part for part in (part.strip() for part in csv.split(",")) if part]
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def variable(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, str) or (value and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value)):
+        raise ConfigError(field.name, value, "give the name of an environment variable, such as CLUSTER_SEEDS")
 
 
 def one_of(*valid: str) -> Callable[[object, attrs.Attribute[Any], object], None]:

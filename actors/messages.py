@@ -164,7 +164,8 @@ class ClusterStatus:
     """The state of the cluster as `answered_by` sees it.
 
     healthy: there is a leader, and enough voters live for it to commit. What is wrong besides (a dead voter that the quorum can do without, a
-    handler that fails, a member that nobody hears) stands in `warnings`.
+    handler that fails, a member that nobody hears) stands in `warnings`. seeds: those of the node that was asked, also when the leader's view is given, and what
+    became of the last attempt at each.
     """
 
     healthy: bool
@@ -180,6 +181,7 @@ class ClusterStatus:
     last_index: int = 0
     topics: tuple[TopicStatus, ...] = ()
     dropped: dict[str, int] = attrs.field(factory=dict)
+    seeds: dict[str, str] = attrs.field(factory=dict)
 
 
 class Condition(NamedTuple):
@@ -380,8 +382,9 @@ class MembershipView:
 
     members: tuple[Member, ...] = ()
     counters: dict[str, int] = attrs.field(factory=dict)
-    seeds: dict[str, str] = attrs.field(factory=dict)
+    seeds: dict[str, str] = attrs.field(factory=dict)  # each configured or discovered seed, and what became of the last attempt
     warnings: tuple[str, ...] = ()
+    discovery: tuple[str, ...] = ()  # what is wrong with this node's own seeds
 
 
 @attrs.define(frozen=True)

@@ -72,7 +72,13 @@ def combine(
         leader_id=raft.leader_id,
         leader_addr=mgmt_addr.get(raft.leader_id, ""),
         members=rows,
-        warnings=(*notes, *_warnings(raft, voters, living, needed, rows), *membership.warnings, *replication.warnings),
+        warnings=(
+            *notes,
+            *_warnings(raft, voters, living, needed, rows),
+            *membership.warnings,
+            *membership.discovery,
+            *replication.warnings,
+        ),
         answered_by=me,
         role=raft.role,
         commit_index=raft.commit_index,
@@ -86,6 +92,7 @@ def combine(
             management=management or {},
             events=events or {},
         ),
+        seeds=membership.seeds,
     )
 
 

@@ -43,11 +43,16 @@ class StatusDesk:
 
         def answered() -> None:
             if asked.error is None:
-                reply.set(asked.get(timeout=0))
+                reply.set(self._with_own_seeds(asked.get(timeout=0)))
             else:
                 self._local(reply.set, f"the leader {leader} at {address} did not answer ({asked.error}); this is this node's own view")
 
         asked.on_done(lambda: self._post(answered))
+
+    def _with_own_seeds(self, status: ClusterStatus) -> ClusterStatus:
+        """What the leader cannot know: how this node, which was asked, finds others."""
+        own = self._picture.membership
+        return attrs.evolve(status, seeds=own.seeds, warnings=(*status.warnings, *own.discovery))
 
     def _local(self, give: Callable[[ClusterStatus], None], note: str = "") -> None:
         rooms, picture = self._rooms, self._picture

@@ -48,12 +48,13 @@ TLS: Final = together(
 )
 TLS_NAMES: Final = ("tls_enable", "tls_ca", "tls_cert", "tls_key", "tls_skip_verify", "tls_server_name")
 DISCOVERY: Final = together(
-    flag("discovery", "static (dns and file: not in this version).", metavar="KIND"),
-    flag("dns-names", "Names to look up (not in this version).", metavar="NAMES"),
-    flag("dns-port", "Gossip port of the names (not in this version).", type=int, metavar="PORT"),
-    flag("disc-refresh", "How often to discover anew (not in this version).", metavar="DURATION"),
-    flag("file-path", "File with seeds (not in this version).", metavar="PATH"),
-    flag("file-env", "Variable with seeds (not in this version).", metavar="NAME"),
+    flag("discovery", "Where seeds come from, beside --join: static, dns or file.", metavar="KIND"),
+    flag("dns-names", "Names to look up: _service._proto.domain (SRV), a name (with --dns-port), host:port.", metavar="NAMES"),
+    flag("dns-port", "Gossip port of names that are looked up for addresses.", type=int, metavar="PORT"),
+    flag("dns-servers", "DNS servers to ask, by IP address; none: those of the machine.", metavar="ADDRESSES"),
+    flag("disc-refresh", "Pause between looks for seeds: 1500ms, 5s, 1m.", metavar="DURATION"),
+    flag("file-path", "File with seeds, or a pattern of files: one a line or with commas, # comments.", metavar="PATH"),
+    flag("file-env", "Environment variable with seeds, which wins over the file when it is set.", metavar="NAME"),
 )
 NODE: Final = together(
     flag("raft-addr", "Raft bind address.", metavar="HOST:PORT"),

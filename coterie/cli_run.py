@@ -37,7 +37,14 @@ LOG_QUEUE: Final = 10_000
 LOOK_EVERY: Final = 1.0  # seconds between looks whether the node still serves
 
 # Flags whose name differs from the field of Config that they set.
-FIELDS: Final = {"id": "node_id", "join": "seeds_csv", "discovery": "discovery_kind", "dns_names": "dns_names_csv", "data": "data_dir"}
+FIELDS: Final = {
+    "id": "node_id",
+    "join": "seeds_csv",
+    "discovery": "discovery_kind",
+    "dns_names": "dns_names_csv",
+    "dns_servers": "dns_servers_csv",
+    "data": "data_dir",
+}
 
 
 def configuration(given: Mapping[str, Any]) -> Config:

@@ -11,6 +11,7 @@ from rich.text import Text
 Document = dict[str, Any]
 
 _COLOURS = {"alive": "green", "suspect": "yellow", "failed": "red", "unknown": "red", "left": "dim"}
+_SEED_WELL = ("reached", "this node", "not dialled yet")
 
 
 def show(view: RenderableType, console: Console | None = None) -> None:
@@ -22,6 +23,9 @@ def status_view(document: Document) -> RenderableType:
     parts: list[RenderableType] = [_heading(document), _members(document)]
     if document.get("Topics"):
         parts.append(_delivered(document["Topics"]))
+    seeds = document.get("Seeds") or {}
+    if any(state not in _SEED_WELL for state in seeds.values()):
+        parts.append(_seeds(seeds))
     return Group(*parts, *_warnings(document))
 
 
@@ -93,6 +97,13 @@ def _delivered(topics: list[Document]) -> Table:
             str(topic["RetainedFrom"]),
             Text(f"{slowest} at {acked[slowest]}" if slowest else ""),
         )
+    return table
+
+
+def _seeds(seeds: dict[str, str]) -> Table:
+    table = _table("seed", "last attempt")
+    for seed, state in seeds.items():
+        table.add_row(Text(seed), Text(state, "" if state in _SEED_WELL else "yellow"))
     return table
 
 

@@ -40,7 +40,14 @@ config = Config(node_id="n1", raft_addr="10.0.0.1:9520", mem_bind="10.0.0.1:7946
 """
 
 # Flags whose name is not the field's.
-FLAGS = {"node_id": "id", "seeds_csv": "join", "discovery_kind": "discovery", "dns_names_csv": "dns-names", "data_dir": "data"}
+FLAGS = {
+    "node_id": "id",
+    "seeds_csv": "join",
+    "discovery_kind": "discovery",
+    "dns_names_csv": "dns-names",
+    "dns_servers_csv": "dns-servers",
+    "data_dir": "data",
+}
 
 
 def descriptions() -> dict[str, str]:

@@ -195,6 +195,7 @@ def status_document(status: ClusterStatus) -> Document:
             for t in status.topics
         ],
         "Dropped": status.dropped,
+        "Seeds": status.seeds,
     }
 
 
@@ -230,6 +231,7 @@ def parse_status(document: Document) -> ClusterStatus:
                 TopicStatus(t["Topic"], t["Seq"], t["Delivered"], t["RetainedFrom"], dict(t["Acked"])) for t in document.get("Topics") or ()
             ),
             dropped=dict(document.get("Dropped") or {}),
+            seeds=dict(document.get("Seeds") or {}),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidRequest(

@@ -27,13 +27,14 @@ from coterie.actors.future import LightFuture
 from coterie.actors.membership import effects, views
 from coterie.actors.membership.core import MembershipCore
 from coterie.actors.membership.dialler import Dialled, Dialler, Exchanged, SeedsFound, StreamPinged
-from coterie.actors.membership.discovery import Discovery, SeedBook
+from coterie.actors.membership.discovery import Discovery
 from coterie.actors.membership.effects import MergeRefused
 from coterie.actors.membership.member_store import MemberStore
+from coterie.actors.membership.seeking import Seeker
 from coterie.actors.membership.settings import Settings
 from coterie.actors.membership.workers import Workers
 from coterie.actors.messages import GetMembership, LeaveGossip, MembershipEvent, MembershipView, SetMeta
-from coterie.proto.gossip_messages import ALIVE, LEFT, SUSPECT, Ack, Message, NodeState, Ping, PushPull, StreamMessage
+from coterie.proto.gossip_messages import LEFT, Ack, Message, NodeState, Ping, PushPull, StreamMessage
 from coterie.proto.gossip_security import Security
 from coterie.transport.addresses import format_address
 from coterie.transport.errors import AddressError, BindError
@@ -144,20 +145,22 @@ class MembershipActor(Actor):
         except (BindError, AddressError) as error:
             raise BindFailed(str(error)) from error
         self._dialler = Dialler(self.node, self._transport, self.ref, self._settings.stream_timeout)
+        self._seeker = Seeker(self.node, self._discovery, self._dialler, self._introduction, self._counters, self.log, self._dice)
         self._begin(remembered.incarnation + 1, [address for name, address in remembered.members if name != self.node])
 
     def _begin(self, incarnation: int, addresses: list[str]) -> None:
         now = time.monotonic()
         me = self._transport.ip, self._transport.advertised_port
         self._core = MembershipCore(self.node, *me, self._meta, incarnation, self._settings, now, self._dice)
-        self._seeds = SeedBook(me, self._dice)
-        self._seeds.remember(addresses, now)
-        self._next_discovery = now
-        self._shown = self._kept = (-1, -1)
+        self._seeker.begin(me, addresses, now)
+        self._shown, self._kept = (-1, -1, -1), (-1, -1)
         self._shown_counters: dict[str, int] = {}
         self._show_at = self._save_at = now
         self._saving = False
         self.flush()
+
+    def _introduction(self) -> PushPull:
+        return PushPull(True, self._core.push_pull_state())
 
     def on_restart(self) -> None:
         members = [format_address(m.ip, m.port) for m in self._core.members() if m.name != self.node and m.state != LEFT]
@@ -225,22 +228,12 @@ class MembershipActor(Actor):
         self._core.stream_pinged(pinged.seq_no, pinged.answered)
 
     def _dialled(self, dialled: Dialled) -> None:
-        now = time.monotonic()
-        if dialled.answer is None:
-            self._counters["seed_unreached"] += 1
-            self._seeds.failed(dialled.text, dialled.address, dialled.error, now)
-        elif dialled.address is None:
-            self._seeds.resolved_to_me(dialled.text, now)
-        else:
-            self._seeds.answered(dialled.text, dialled.address, now)
+        self._seeker.dialled(dialled, time.monotonic())
+        if dialled.answer is not None and dialled.address is not None:
             self._merge(dialled.answer, dialled.address)
 
     def _seeds_found(self, found: SeedsFound) -> None:
-        if found.error:
-            self._counters["discovery_failed"] += 1
-            self.log.warning("discovery: %s", found.error)
-        else:
-            self._seeds.offer(found.texts, time.monotonic())
+        self._seeker.found(found, time.monotonic())
 
     def _set_meta(self, message: SetMeta) -> bool:
         try:
@@ -271,27 +264,13 @@ class MembershipActor(Actor):
 
     def flush(self) -> None:
         now = time.monotonic()
-        self._discover(now)
+        if not self._left:
+            self._seeker.look(self._core.members, now)
         happened = self._perform(now)
         self._show(happened, now)
         self._keep(now)
         self._part(now)
         self.wake_at(min(self._core.deadline(), self._shell_deadline()))
-
-    def _discover(self, now: float) -> None:
-        if self._left:
-            return
-        if self._next_discovery <= now:
-            refresh = self._discovery.refresh
-            self._next_discovery = now + refresh if refresh else math.inf
-            self._dialler.discover(self._discovery)
-        if self._seeds.deadline() <= now:
-            members = self._core.members()
-            present = {(m.ip, m.port) for m in members if m.state in (ALIVE, SUSPECT) and m.name != self.node}
-            known = {(m.ip, m.port) for m in members}
-            for text in self._seeds.due(now, present, known):
-                if not self._dialler.dial_seed(text, PushPull(True, self._core.push_pull_state())):
-                    self._seeds.failed(text, None, "too many streams under way", now)
 
     def _perform(self, now: float) -> list[effects.Event]:
         """Everything the core wants done; a packet that our own socket refuses may make it want more."""
@@ -310,7 +289,7 @@ class MembershipActor(Actor):
         return happened
 
     def _show(self, happened: list[effects.Event], now: float) -> None:
-        shown = self._core.revision, self._core.incarnation
+        shown = self._core.revision, self._core.incarnation, self._seeker.revision
         for event in happened:
             if isinstance(event, effects.AddressConflict):
                 text = (
@@ -352,7 +331,7 @@ class MembershipActor(Actor):
     def _shell_deadline(self) -> float:
         due = [deadline for deadline, _ in self._leaving]
         if not self._left:
-            due += [self._next_discovery, self._seeds.deadline()]
+            due.append(self._seeker.deadline())
         if self._store.keeps and not self._saving and self._kept != self._worth_keeping():
             due.append(self._save_at)
         return min(due, default=math.inf)
@@ -363,7 +342,10 @@ class MembershipActor(Actor):
         return {**self._transport.counters(), **self._counters, **self._core.counters, "health": self._core.health}
 
     def _view(self) -> MembershipView:
-        return MembershipView(views.members(self._core.members()), self._all_counters(), self._seeds.states(), self._conflict_warnings())
+        members = self._core.members()
+        return MembershipView(
+            views.members(members), self._all_counters(), self._seeker.states(), self._conflict_warnings(), self._seeker.warnings(members)
+        )
 
     def _conflict_warnings(self) -> tuple[str, ...]:
         """Two nodes with one name: shown for as long as the other one is heard, and a minute longer."""

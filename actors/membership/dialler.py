@@ -6,12 +6,12 @@ suspicion.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import attrs
 
-from coterie.actors.membership.discovery import Discovery
+from coterie.actors.membership.discovery import Discovery, Found
 from coterie.actors.membership.effects import StreamPing
 from coterie.actors.membership.workers import Workers
 from coterie.proto.errors import WireError
@@ -65,8 +65,9 @@ class Dialled:
 
 @attrs.define(frozen=True)
 class SeedsFound:
-    texts: Sequence[str] = ()
-    error: str = ""
+    """found: None when the source raised, against its port; the log has it."""
+
+    found: Found | None
 
 
 class Dialler:
@@ -76,13 +77,14 @@ class Dialler:
         self._pings = Workers(f"{node}/gossip-ping", PING_THREADS, WAITING)
 
     def discover(self, discovery: Discovery) -> bool:
-        def job() -> SeedsFound:
+        def job() -> None:
+            found: Found | None = None
             try:
-                return SeedsFound(tuple(discovery.seeds()))
-            except OSError as error:
-                return SeedsFound(error=str(error))
+                found = discovery.find()
+            finally:
+                self._tell(SeedsFound(found))
 
-        return self._do(self._dials, job)
+        return self._dials.submit(job)
 
     def dial_seed(self, text: str, state: PushPull) -> bool:
         return self._do(self._dials, lambda: self._seed(text, state))

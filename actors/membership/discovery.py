@@ -1,9 +1,9 @@
 """Where other members may be found: seeds, and when each is dialled.
 
-A `Discovery` gives texts `host:port`; a static list now, DNS and files behind the same port later. `SeedBook` plans the dialling (pure: the time
-comes in): each seed at the start, and again for the life of the node while nobody present has its address, with a pause that doubles up to 30 s.
-So two halves that forgot each other meet as soon as one of them reaches a seed of the other. Members remembered from an earlier life are dialled the
-same way, after the seeds, until they are known or a day has passed.
+A `Discovery` gives texts `host:port`: a static list, a file (file_seeds.py) or DNS (dns_seeds.py), whose answers change; `sources.py` chooses. `SeedBook` plans
+the dialling (pure: the time comes in): each seed at the start, and again for the life of the node while nobody present has its address, with a pause that
+doubles up to 30 s. So two halves that forgot each other meet as soon as one of them reaches a seed of the other. Members remembered from an earlier
+life are dialled the same way, after the seeds, until they are known or a day has passed.
 
 A seed may answer under an address that no member advertises (a name for many, an address translated on the way): it counts as reached
 by its answer, and is asked again a minute later.
@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Set
 from typing import Final, Protocol
 
 import attrs
+
+from coterie.transport.addresses import parse_address
+from coterie.transport.errors import AddressError
 
 Address = tuple[str, int]
 
@@ -27,15 +30,25 @@ ANSWER_HOLDS: Final = 60.0
 REMEMBER: Final = 24 * 3600.0
 AT_ONCE: Final = 4
 
+REACHED, THIS_NODE, NOT_YET = "reached", "this node", "not dialled yet"
+
+
+@attrs.define(frozen=True)
+class Found:
+    """What a source says now. problems: what is wrong with it, for an operator; the seeds that are good are there all the same."""
+
+    seeds: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
 
 class Discovery(Protocol):
-    """A source of seeds. `seeds` may block (it is called on a worker thread) and may raise OSError; `refresh` is the pause between calls in
+    """A source of seeds. `find` may block (it is called on a worker thread, one call at a time) and does not raise; `refresh` is the pause between calls in
     seconds, None when the answer never changes."""
 
     @property
     def refresh(self) -> float | None: ...
 
-    def seeds(self) -> Sequence[str]: ...
+    def find(self) -> Found: ...
 
 
 class StaticSeeds:
@@ -44,10 +57,21 @@ class StaticSeeds:
     refresh: float | None = None
 
     def __init__(self, csv: str) -> None:
-        self._seeds = tuple(dict.fromkeys(filter(None, (part.strip() for part in csv.split(",")))))
+        self._found = Found(tuple(dict.fromkeys(filter(None, (part.strip() for part in csv.split(","))))))
 
-    def seeds(self) -> Sequence[str]:
-        return self._seeds
+    def find(self) -> Found:
+        return self._found
+
+
+def seed_problem(text: str) -> str:
+    """Why `text` is no seed; "" when it is one."""
+    try:
+        address = parse_address(text)
+    except AddressError as error:
+        return str(error)
+    if address.everywhere or not address.port:
+        return f"{text!r} names no single host and port: a seed is the gossip address of another node, host:port"
+    return ""
 
 
 @attrs.define
@@ -58,7 +82,7 @@ class _Seed:
     pause: float = FIRST_PAUSE
     address: Address | None = None
     dialling: bool = False
-    state: str = "not dialled yet"
+    state: str = NOT_YET
 
     @property
     def remembered(self) -> bool:
@@ -71,14 +95,19 @@ class SeedBook:
     def __init__(self, me: Address, dice: random.Random) -> None:
         self._me, self._dice = me, dice
         self._seeds: dict[str, _Seed] = {}
+        self.revision = 0  # moves when `states` does
 
     def offer(self, texts: Iterable[str], now: float) -> None:
-        """What discovery says now: new seeds are due at once, those no longer named are dropped."""
-        named = dict.fromkeys(texts)
-        self._seeds = {text: seed for text, seed in self._seeds.items() if seed.remembered or text in named}
-        for text in named:
-            seed = self._seeds.setdefault(text, _Seed(text, now))
+        """What discovery says now, the best first: new seeds are due at once, those no longer named are dropped."""
+        before, known = list(self.states()), self._seeds
+        self._seeds = {}
+        for text in texts:
+            seed = self._seeds[text] = known.get(text) or _Seed(text, now)
             seed.until = math.inf
+        for text, seed in known.items():
+            if seed.remembered:
+                self._seeds.setdefault(text, seed)
+        self.revision += list(self.states()) != before
 
     def remember(self, texts: Iterable[str], now: float) -> None:
         for text in texts:
@@ -94,7 +123,7 @@ class SeedBook:
             if seed.due > now or seed.dialling:
                 continue
             if seed.address is not None and (seed.address in present or seed.address == self._me):
-                seed.state = "this node" if seed.address == self._me else "reached"
+                self._show(seed, THIS_NODE if seed.address == self._me else REACHED)
                 seed.due, seed.pause = now + RECHECK, FIRST_PAUSE
             elif len(chosen) < room:
                 seed.dialling = True
@@ -102,10 +131,10 @@ class SeedBook:
         return chosen
 
     def resolved_to_me(self, text: str, now: float) -> None:
-        self._done(text, now, self._me, RECHECK, "this node")
+        self._done(text, now, self._me, RECHECK, THIS_NODE)
 
     def answered(self, text: str, address: Address, now: float) -> None:
-        self._done(text, now, address, ANSWER_HOLDS, "reached")
+        self._done(text, now, address, ANSWER_HOLDS, REACHED)
 
     def failed(self, text: str, address: Address | None, error: str, now: float) -> None:
         seed = self._seeds.get(text)
@@ -125,11 +154,20 @@ class SeedBook:
         """Each configured seed, and what became of the last attempt."""
         return {seed.text: seed.state for seed in self._seeds.values() if not seed.remembered}
 
+    def none_answers(self) -> bool:
+        """There are seeds, and the last attempt at each of them failed."""
+        states = self.states().values()
+        return bool(states) and not any(state in (REACHED, THIS_NODE, NOT_YET) for state in states)
+
     def _done(self, text: str, now: float, address: Address | None, pause: float, state: str) -> None:
         seed = self._seeds.get(text)
         if seed is not None:
-            seed.dialling, seed.pause, seed.due, seed.state = False, FIRST_PAUSE, now + pause, state
-            seed.address = address
+            seed.dialling, seed.pause, seed.due, seed.address = False, FIRST_PAUSE, now + pause, address
+            self._show(seed, state)
+
+    def _show(self, seed: _Seed, state: str) -> None:
+        self.revision += seed.state != state
+        seed.state = state
 
     def _drop(self, now: float, known: Set[Address]) -> None:
         gone = [s.text for s in self._seeds.values() if s.remembered and not s.dialling and (s.until <= now or s.address in known)]

@@ -53,6 +53,16 @@ def test_flags_become_the_fields_of_a_config() -> None:
     assert (config.mgmt_addr, config.grpc_addr, config.data_dir, config.bootstrap) == (":5", ":6", "/d", True)
 
 
+def test_flags_of_discovery_become_fields() -> None:
+    config = configuration(
+        {"id": "n1", "discovery": "dns", "dns_names": "a.b", "dns_port": 8946, "dns_servers": "10.0.0.2", "disc_refresh": "1500ms"}
+    )
+    assert (config.discovery_kind, config.dns_names_csv, config.dns_port, config.dns_servers_csv) == ("dns", "a.b", 8946, "10.0.0.2")
+    assert config.disc_refresh == 1.5
+    config = configuration({"id": "n1", "discovery": "file", "file_path": "/etc/seeds/*", "file_env": "SEEDS"})
+    assert (config.file_path, config.file_env) == ("/etc/seeds/*", "SEEDS")
+
+
 @pytest.mark.parametrize(
     ("given", "flag"),
     [

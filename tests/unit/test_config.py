@@ -81,6 +81,7 @@ DEFAULTS = {
     "seeds_csv": "",
     "dns_names_csv": "",
     "dns_port": 7946,
+    "dns_servers_csv": "",
     "disc_refresh": 5.0,
     "file_path": "",
     "file_env": "",
@@ -123,8 +124,8 @@ BAD: list[tuple[str, Any]] = [
     ("mgmt_proto", "HTTP"),
     ("http_addr", "x"),
     ("grpc_addr", "x"),
-    ("discovery_kind", "dns"),
-    ("discovery_kind", "file"),
+    ("discovery_kind", "dns"),  # without names
+    ("discovery_kind", "file"),  # without a path
     ("discovery_kind", "gossip"),
     ("seeds_csv", "127.0.0.1"),
     ("seeds_csv", "127.0.0.1:0"),
@@ -134,13 +135,22 @@ BAD: list[tuple[str, Any]] = [
     ("dns_port", 0),
     ("dns_port", "7946"),
     ("dns_port", True),
-    ("dns_port", 53),
+    ("dns_port", 65536),
+    ("dns_names_csv", "nodes.example.com,a..b"),
+    ("dns_names_csv", "a b"),
+    ("dns_names_csv", "nodes.example.com:0"),
+    ("dns_names_csv", 7),
+    ("dns_servers_csv", "ns.example.com"),
+    ("dns_servers_csv", "ns.example.com:53"),
+    ("dns_servers_csv", "10.0.0.2:0"),
+    ("dns_servers_csv", None),
     ("disc_refresh", "0s"),
     ("disc_refresh", "often"),
-    ("disc_refresh", 60.0),
     ("http_addr", "127.0.0.1:8080"),
     ("file_path", "seeds"),
     ("file_env", "SEEDS"),
+    ("file_env", "9 SEEDS"),
+    ("file_path", 7),
     ("data_dir", None),
     ("data_dir", "a\x00b"),
     ("bootstrap", 1),
@@ -193,6 +203,29 @@ def test_good_values_in_every_notation() -> None:
     assert config.seeds() == ("10.0.0.1:7946", "db-2:7946")
     assert (config.data_dir, config.repl_buffer_dir) == ("/var/lib/x", "/var/lib/y")
     assert (config.repl_retry, config.disc_refresh, config.request_timeout, config.election_timeout) == (0.25, 5.0, 60.0, 3.0)
+
+
+def test_discovery_in_every_kind() -> None:
+    config = Config(
+        node_id="n1",
+        discovery_kind="dns",
+        dns_names_csv=" _gossip._udp.example.com, nodes.example.com. ,10.0.0.9, ::1,db:7946,",
+        dns_servers_csv="10.0.0.2, ::1,10.0.0.3:5353,[::1]:5353",
+        seeds_csv="10.0.0.1:7946",
+    )
+    assert config.dns_names() == ("_gossip._udp.example.com", "nodes.example.com.", "10.0.0.9", "::1", "db:7946")
+    assert config.dns_servers() == (("10.0.0.2", 53), ("::1", 53), ("10.0.0.3", 5353), ("::1", 5353))
+    assert Config(node_id="n1", discovery_kind="file", file_path=Path("/etc/seeds/*")).file_path == "/etc/seeds/*"
+    assert Config(node_id="n1", discovery_kind="file", file_env="SEEDS").file_env == "SEEDS"
+
+
+def test_seeds_that_nothing_would_look_at_are_refused_with_what_to_set() -> None:
+    with pytest.raises(ConfigError, match="set discovery_kind to 'dns'"):
+        Config(node_id="n1", dns_names_csv="nodes.example.com")
+    with pytest.raises(ConfigError, match="set discovery_kind to 'file'"):
+        Config(node_id="n1", discovery_kind="dns", dns_names_csv="a", file_path="seeds")
+    with pytest.raises(ConfigError, match="give file_path or file_env too"):
+        Config(node_id="n1", discovery_kind="file")
 
 
 def test_a_config_is_frozen_takes_names_only_and_knows_no_other_field() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from coterie.actors.errors import InvalidRequest
 from coterie.actors.membership import views
-from coterie.actors.membership.discovery import LAST_PAUSE, SeedBook, StaticSeeds
+from coterie.actors.membership.discovery import LAST_PAUSE, Found, SeedBook, StaticSeeds
 from coterie.actors.membership.member_store import MemberStore, Remembered
 from coterie.actors.membership.workers import Workers
 
@@ -25,8 +25,8 @@ def book(*seeds):
 
 
 def test_a_static_list_forgives_spaces_commas_and_repetition():
-    assert StaticSeeds(" a:1, b:2,,a:1 ").seeds() == ("a:1", "b:2")
-    assert StaticSeeds("").seeds() == ()
+    assert StaticSeeds(" a:1, b:2,,a:1 ").find().seeds == ("a:1", "b:2")
+    assert StaticSeeds("").find() == Found()
 
 
 def test_seeds_are_dialled_at_once_and_only_once_at_a_time():
@@ -84,6 +84,39 @@ def test_discovery_that_changes_its_mind_drops_and_adds():
     seeds.offer(["b:2", "c:3"], 5.0)
     assert set(seeds.due(5.0, set(), set())) == {"b:2", "c:3"}
     seeds.failed("a:1", None, "late news of a dropped seed", 6.0)
+
+
+def test_the_order_of_discovery_is_the_order_of_dialling_also_when_it_changes():
+    seeds = book("a:1", "b:2", "c:3", "d:4", "e:5")
+    seeds.offer(["e:5", "a:1", "b:2", "c:3", "d:4"], 0.0)
+    assert seeds.due(0.0, set(), set()) == ["e:5", "a:1", "b:2", "c:3"]
+
+
+def test_the_revision_moves_when_a_state_does_and_at_no_other_time():
+    seeds = book("a:1")
+    before = seeds.revision
+    seeds.offer(["a:1"], 1.0)
+    seeds.due(1.0, set(), set())
+    assert seeds.revision == before
+    seeds.failed("a:1", None, "refused", 1.0)
+    assert seeds.revision == before + 1
+    seeds.due(9.0, set(), set())
+    seeds.failed("a:1", None, "refused", 9.0)
+    assert seeds.revision == before + 1
+    seeds.offer(["a:1", "b:2"], 9.0)
+    assert seeds.revision == before + 2
+
+
+def test_no_seed_answers_when_the_last_attempt_at_each_failed():
+    seeds = book()
+    assert not seeds.none_answers()
+    seeds.offer(["a:1", "b:2"], 0.0)
+    seeds.failed("a:1", None, "refused", 0.0)
+    assert not seeds.none_answers()
+    seeds.failed("b:2", None, "refused", 0.0)
+    assert seeds.none_answers()
+    seeds.answered("a:1", A, 1.0)
+    assert not seeds.none_answers()
 
 
 def test_what_was_stored_is_loaded_by_the_same_node_only(tmp_path):
