@@ -30,7 +30,9 @@ def test_a_follower_answers_status_with_the_leader_s_view(tmp_path):
             assert node.status()["answered_by"] == leader.name
             assert [member["ID"] for member in status["Members"]] == ["n1", "n2", "n3"]
             assert not status["Warnings"]
-            assert node.get("/status") | {"Members": None} == leader.get("/status") | {"Members": None}
+            own = {"Members": None, "Seeds": None}
+            assert node.get("/status") | own == leader.get("/status") | own
+            assert status["Seeds"] == ({} if node.name == "n1" else {cluster.seed: "reached"})  # those of the node that was asked
 
 
 def test_leaving_shrinks_the_quorum_and_a_dead_one_of_two_stops_it(tmp_path):
