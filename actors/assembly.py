@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pykka
@@ -55,6 +55,7 @@ from coterie.actors.replication.publisher import Limits
 from coterie.actors.replication.room import Replication
 from coterie.actors.topology import META_LEADS, META_RAFT, own_meta
 from coterie.actors.wires import Wires
+from coterie.proto.raft_messages import Entry
 from coterie.transport.addresses import parse_address
 from coterie.transport.errors import AddressError, BindError
 from coterie.transport.gossip import check_bind
@@ -62,6 +63,7 @@ from coterie.transport.grpc_client import ChannelPool
 
 STOP_PATIENCE = 5.0  # seconds for each room to stop
 TRANSFER_PATIENCE = 2.0
+_LOG_CHUNK = 1 << 20  # bytes of the log read at a time
 
 
 class Rooms:
@@ -183,6 +185,7 @@ class Rooms:
             self.wires.send_acks,
             lambda event: self.events.send(Emit(event)),
             follow_link=self.wires.follow_link,
+            past=lambda index: _entries_up_to(log, index),
             limits=Limits(request_timeout=config.request_timeout, max_payload=config.max_payload, window=config.repl_window),
             retry=config.repl_retry,
             metrics=self.metrics,
@@ -357,3 +360,11 @@ class Rooms:
         closing, self._closing = self._closing, []
         for step in reversed(closing):
             self._try(step)
+
+
+def _entries_up_to(log: RaftLog, last: int) -> Iterator[Entry]:
+    first = log.first_index
+    while first <= last:
+        for entry in log.entries(first, last, _LOG_CHUNK):
+            yield entry
+            first = entry.index + 1

@@ -160,6 +160,15 @@ class TopicStatus:
 
 
 @attrs.define(frozen=True)
+class RosterMember:
+    """A member of the roster, which the log keeps for go-cluster's nodes: addr is its gossip address, meta its gossip metadata (None where a Go node wrote none)."""
+
+    id: str
+    addr: str
+    meta: dict[str, str] | None = attrs.field(factory=dict)
+
+
+@attrs.define(frozen=True)
 class ClusterStatus:
     """The state of the cluster as `answered_by` sees it.
 
@@ -182,6 +191,7 @@ class ClusterStatus:
     topics: tuple[TopicStatus, ...] = ()
     dropped: dict[str, int] = attrs.field(factory=dict)
     seeds: dict[str, str] = attrs.field(factory=dict)
+    roster: tuple[RosterMember, ...] = ()
 
 
 class Condition(NamedTuple):
@@ -424,6 +434,7 @@ class Topology:
     leader_id "" when none is known. leads: this node leads and its log holds an entry of its term. grpc_addr maps member ids to the address of their gRPC server
     (live members only); in_quorum: this node is in the Raft configuration, so committed entries reach it by Raft and not over a stream. foreign: live members that
     are nodes of go-cluster: their metadata has a management address, and none for gRPC.
+    voters: how the servers of the quorum should stand in the roster; meta None: gossip does not know it now, and addr is its Raft address.
     """
 
     term: int = 0
@@ -435,6 +446,7 @@ class Topology:
     live: frozenset[str] = frozenset()
     silent: frozenset[str] = frozenset()  # what the leader's Raft hears nothing from, long before gossip gives it up
     foreign: frozenset[str] = frozenset()
+    voters: tuple[RosterMember, ...] = ()
 
     @property
     def foreign_leader(self) -> str:
@@ -496,6 +508,7 @@ class ReplicationView:
     waiting: int = 0
     counters: dict[str, int] = attrs.field(factory=dict)
     warnings: tuple[str, ...] = ()
+    roster: tuple[RosterMember, ...] = ()
 
 
 @attrs.define(frozen=True)

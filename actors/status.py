@@ -93,6 +93,7 @@ def combine(
             events=events or {},
         ),
         seeds=membership.seeds,
+        roster=replication.roster,
     )
 
 

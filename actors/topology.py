@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from coterie.actors.messages import MembershipView, RaftView, Topology
+from coterie.actors.messages import MembershipView, PeerView, RaftView, RosterMember, Topology
 
 META_MGMT = "mgmt"
 META_GRPC = "grpc"
@@ -38,7 +38,16 @@ def topology(me: str, raft: RaftView, membership: MembershipView) -> Topology:
         live=frozenset(live) | {me},
         silent=raft.silent,
         foreign=frozenset(name for name, meta in live.items() if META_MGMT in meta and META_GRPC not in meta),
+        voters=tuple(_voter(server, membership) for server in raft.servers if server.suffrage == "voter"),
     )
+
+
+def _voter(server: PeerView, membership: MembershipView) -> RosterMember:
+    """Without the key that says who leads: the roster is about who belongs to the cluster, and must not be written anew at each election."""
+    known = next((member for member in membership.members if member.id == server.id and member.state in LIVE), None)
+    if known is None:
+        return RosterMember(server.id, server.address, None)
+    return RosterMember(server.id, known.addr, {key: value for key, value in known.meta.items() if key != META_LEADS})
 
 
 class Picture:

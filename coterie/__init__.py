@@ -33,7 +33,7 @@ _HOMES = {
     "coterie.actors.handler": "HandlerActor Record",
     "coterie.actors.messages": (
         "ClusterStatus ElectionEnd ElectionStart Event Join Joined LeaderChanged LeaderInfo Leave Left MemberFailed "
-        "MemberJoin MemberLeave MemberStatus Publish Published Read RegisterHandler ReplicationGap Status Subscribe "
+        "MemberJoin MemberLeave MemberStatus Publish Published Read RegisterHandler ReplicationGap RosterMember Status Subscribe "
         "TopicStatus TransferLeadership Write"
     ),
     "coterie.actors.supervisor": "ClusterSupervisor",

@@ -37,6 +37,7 @@ from coterie.actors.messages import Published as Published
 from coterie.actors.messages import Read as Read
 from coterie.actors.messages import RegisterHandler as RegisterHandler
 from coterie.actors.messages import ReplicationGap as ReplicationGap
+from coterie.actors.messages import RosterMember as RosterMember
 from coterie.actors.messages import Status as Status
 from coterie.actors.messages import Subscribe as Subscribe
 from coterie.actors.messages import TopicStatus as TopicStatus

@@ -9,7 +9,7 @@ One Raft entry carries all the records that waited for a flush, one batch a topi
 `bin` and not the old raw family: an entry's data is opaque to every Raft server, Go's included, so nothing forces the old one, and with the new one the
 decoder itself tells bytes from text. The batch is the unit: its bytes are cut out of the entry and stored, streamed and read again without being packed anew.
 
-The first byte of an entry's data tells kinds apart: an array (`90`-`9f`, `dc`, `dd`) is a record batch, `{` the JSON roster command of a Go node. Others
+The first byte of an entry's data tells kinds apart: an array (`90`-`9f`, `dc`, `dd`) is a record batch, `{` a roster command (`roster.py`). Others
 may come with later versions: they are skipped and counted, never an error.
 
 Whether an entry is valid decides which sequence numbers come after it. So the decoder's verdict depends on the bytes alone, never on a setting, and its

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from coterie.actors.errors import CoterieError, InvalidRequest, NotLeader
 from coterie.actors.management.failures import as_ours, kind_of
-from coterie.actors.messages import ClusterStatus, Join, Leave, MemberStatus, Publish, Read, TopicStatus, Write
+from coterie.actors.messages import ClusterStatus, Join, Leave, MemberStatus, Publish, Read, RosterMember, TopicStatus, Write
 from coterie.transport.addresses import parse_address
 from coterie.transport.errors import AddressError
 
@@ -196,6 +196,7 @@ def status_document(status: ClusterStatus) -> Document:
         ],
         "Dropped": status.dropped,
         "Seeds": status.seeds,
+        "Roster": [{"ID": m.id, "Addr": m.addr, "Meta": m.meta} for m in status.roster],
     }
 
 
@@ -232,6 +233,7 @@ def parse_status(document: Document) -> ClusterStatus:
             ),
             dropped=dict(document.get("Dropped") or {}),
             seeds=dict(document.get("Seeds") or {}),
+            roster=tuple(RosterMember(m["ID"], m["Addr"], m["Meta"]) for m in document.get("Roster") or ()),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidRequest(

@@ -7,7 +7,7 @@ a topic is arithmetic over sequence numbers, which begin at 1:
         | batch | batch | batch | batch | batch | batch |
         `----- retained, without a hole, whole batches -'
 
-One `write` is one transaction: batches, topic states, cursors, the applied index and the window of message ids are never seen apart, so after a
+One `write` is one transaction: batches, topic states, cursors, the applied index, the roster and the window of message ids are never seen apart, so after a
 crash the state machine goes on from `applied` and repeats nothing. Two implementations keep the same contract
 (tests/unit/test_buffer_contract.py): `LmdbBuffer` on disk and `MemoryBuffer`.
 
@@ -74,6 +74,7 @@ class BufferWrite:
     applied: (index, term) of the last Raft entry this state includes; never goes back.
     dedupe_add, dedupe_drop: message ids that enter the window at its end, and leave it (drops first).
     dedupe_limit: after that the oldest leave until no more than this many are left; None: no bound.
+    roster: the document of the roster as of `applied`; None: as it was.
     """
 
     batches: Sequence[StoredBatch] = ()
@@ -84,15 +85,17 @@ class BufferWrite:
     dedupe_drop: Sequence[bytes] = ()
     dedupe_limit: int | None = None
     trim: Sequence[tuple[str, int]] = ()
+    roster: bytes | None = None
 
 
 @attrs.define(frozen=True)
 class BufferState:
-    """All but the batches. `dedupe` is oldest first; `applied` is (0, 0) before the first."""
+    """All but the batches. `dedupe` is oldest first; `applied` is (0, 0) before the first; `roster` is None where none was ever written."""
 
     topics: Mapping[str, TopicState]
     applied: tuple[int, int]
     dedupe: tuple[Remembered, ...]
+    roster: bytes | None = None
 
 
 class Gap(KeyError):

@@ -20,6 +20,7 @@ _REMEMBERED = struct.Struct(">BIQQ")  # version, topic id, seq, Raft index; then
 _APPLIED = struct.Struct(">BQQ")  # version, index, term
 
 KEY_APPLIED: Final = b"applied"
+KEY_ROSTER: Final = b"roster"
 
 batch_key = _BATCH_KEY.pack
 order_key = _ORDER.pack
@@ -80,3 +81,14 @@ def unpack_applied(body: bytes) -> tuple[int, int]:
     version, index, term = _APPLIED.unpack(body)
     _check(version)
     return index, term
+
+
+def pack_roster(document: bytes) -> bytes:
+    return bytes((_VERSION,)) + document
+
+
+def unpack_roster(body: bytes) -> bytes:
+    if not body:
+        raise ValueError("an empty record")
+    _check(body[0])
+    return body[1:]

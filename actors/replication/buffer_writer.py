@@ -5,7 +5,7 @@ log, and what a crash takes from the buffer comes again from there. The thread r
 interpreter from those that a publish waits for.
 
 Batches that are stored already are skipped: a node that followed by stream and then became a Raft server sees the same batches again, from log index
-1 on. Until its state machine has reached, in every topic, what the stream had brought, the applied index and the window of ids are kept back: so what
+1 on. Until its state machine has reached, in every topic, what the stream had brought, the applied index, the roster and the window of ids are kept back: so what
 is stored as applied is always the state machine's whole state, and a restart before that begins with the log's first entry once more.
 
 Retention: the last `retain_records` and `retain_bytes` of each topic stay; nothing at or above the local cursor is trimmed while a handler is registered.
@@ -59,6 +59,7 @@ class BufferWriter(Actor):
         self._moved: dict[str, int] = {}
         self._applied: tuple[int, int] | None = None
         self._applied_stored = state.applied[0]
+        self._roster: bytes | None = None
         self._entered: dict[bytes, Remembered] = {}
         self._left: dict[bytes, None] = {}
         self._dirty = False
@@ -110,6 +111,8 @@ class BufferWriter(Actor):
                 self._behind[batch.topic] = batch.first_seq + batch.count
         else:
             self._applied = message.applied
+        if message.roster is not None:
+            self._roster = message.roster
 
     def _write(self) -> None:
         started = time.monotonic()
@@ -158,6 +161,7 @@ class BufferWriter(Actor):
         entered, self._entered = self._entered, {}
         left, self._left = self._left, {}
         applied, self._applied = self._applied, None
-        change = BufferWrite(batches, {}, cursors, applied, list(entered.values()), list(left), None, trim)
+        roster, self._roster = self._roster, None
+        change = BufferWrite(batches, {}, cursors, applied, list(entered.values()), list(left), None, trim, roster)
         self._buffer.write(change)
         self._applied_stored = applied[0]

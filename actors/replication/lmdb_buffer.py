@@ -1,6 +1,6 @@
 """The replication buffer on disk: one LMDB environment, each `write` one transaction.
 
-    meta     what this is and whose (`lmdb_env`); `applied`: index and term
+    meta     what this is and whose (`lmdb_env`); `applied`: index and term; `roster`: its document
     topics   exact name -> id, next_seq, first_seq, cursor, retained batches and bytes
     batches  id (4 bytes), first_seq (8 bytes) -> count, Raft index, the batch as it came
     dedupe   position (8 bytes) -> topic id, seq, Raft index, message id; positions only grow, so the window is in order
@@ -40,17 +40,20 @@ from coterie.actors.replication.buffer import (
 )
 from coterie.actors.replication.buffer_format import (
     KEY_APPLIED,
+    KEY_ROSTER,
     batch_key,
     order_key,
     order_of,
     pack_applied,
     pack_batch,
     pack_remembered,
+    pack_roster,
     pack_topic,
     unpack_applied,
     unpack_batch,
     unpack_batch_key,
     unpack_remembered,
+    unpack_roster,
     unpack_topic,
 )
 
@@ -100,7 +103,7 @@ class LmdbBuffer:
 
     def load(self) -> BufferState:
         mirror, dedupe = self._read_all()
-        return BufferState(mirror.states, mirror.applied, tuple(dedupe))
+        return BufferState(mirror.states, mirror.applied, tuple(dedupe), self._read_roster())
 
     def usage(self) -> Usage:
         return self._environment.usage()
@@ -159,6 +162,11 @@ class LmdbBuffer:
                 return
             what = f"topic {topic!r}: the batch at seq {first_seq}"
             yield self._environment.opened(what, key, value, partial(unpack_batch, topic, first_seq))
+
+    def _read_roster(self) -> bytes | None:
+        with self._environment.read() as transaction:
+            value = transaction.get(KEY_ROSTER, db=self._meta)
+            return None if value is None else self._environment.opened("the roster", KEY_ROSTER, value, unpack_roster)
 
     def _read_all(self) -> tuple[_Mirror, list[Remembered]]:
         mirror = _Mirror()
@@ -221,6 +229,8 @@ class _Writer:
         if change.applied is not None:
             self._applied = check_applied(self._applied, change.applied)
             put(KEY_APPLIED, seal(KEY_APPLIED, pack_applied(self._applied)), db=self._buffer._meta)
+        if change.roster is not None:
+            put(KEY_ROSTER, seal(KEY_ROSTER, pack_roster(change.roster)), db=self._buffer._meta)
         return self
 
     def adopt(self, mirror: _Mirror) -> None:

@@ -31,12 +31,13 @@ class MemoryBuffer:
         self._topics: dict[str, TopicState] = {}
         self._batches: dict[str, list[StoredBatch]] = {}
         self._applied = (0, 0)
+        self._roster: bytes | None = None
         self._window: OrderedDict[bytes, Remembered] = OrderedDict()  # its front is taken off in constant time
         self._lock = threading.Lock()
 
     def load(self) -> BufferState:
         with self._lock:
-            return BufferState(dict(self._topics), self._applied, tuple(self._window.values()))
+            return BufferState(dict(self._topics), self._applied, tuple(self._window.values()), self._roster)
 
     def write(self, change: BufferWrite) -> None:
         with self._lock:
@@ -50,6 +51,7 @@ class MemoryBuffer:
                 del self._batches.get(topic, [])[:count]
             self._topics.update(topics)
             self._applied = applied
+            self._roster = change.roster if change.roster is not None else self._roster
             for message_id in leaving:
                 del self._window[message_id]
             for remembered in entering:

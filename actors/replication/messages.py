@@ -40,10 +40,10 @@ class WriteBatches:
 
     batches: to store, in order; those that a stream had brought before are skipped. applied: (index, term) of the last entry in it, None for streamed
     batches. ids: message ids that entered the window (key, Remembered) or left it (key, None), as it happened. next_seqs: of the state machine, of
-    the topics that moved.
+    the topics that moved. roster: its document where it has changed.
     """
 
-    __slots__ = ("applied", "batches", "ids", "next_seqs")
+    __slots__ = ("applied", "batches", "ids", "next_seqs", "roster")
 
     def __init__(
         self,
@@ -51,8 +51,9 @@ class WriteBatches:
         applied: tuple[int, int] | None = None,
         ids: list[tuple[bytes, Remembered | None]] | None = None,
         next_seqs: dict[str, int] | None = None,
+        roster: bytes | None = None,
     ) -> None:
-        self.batches, self.applied, self.ids, self.next_seqs = batches, applied, ids or [], next_seqs or {}
+        self.batches, self.applied, self.ids, self.next_seqs, self.roster = batches, applied, ids or [], next_seqs or {}, roster
 
 
 class CursorsMoved:

@@ -38,6 +38,7 @@ from coterie.actors.messages import (
     ProposalsFailed,
     Publish,
     ReplicationView,
+    RosterMember,
     SetHandler,
     TopicStatus,
     Topology,
@@ -61,6 +62,7 @@ from coterie.actors.replication.packing import Chunk
 from coterie.actors.replication.proposals import MOST_ENTRIES, Proposal, Proposals, answer, answer_early, fail
 from coterie.actors.replication.reader import Reader
 from coterie.actors.replication.reasons import why_waiting
+from coterie.actors.replication.registrar import Registrar, RosterProposal
 from coterie.actors.replication.state_machine import StateMachine
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
@@ -120,6 +122,7 @@ class Publisher(Actor):
         self._forwarding = Forwarding(self._open_link, self._waiting, limits.window, limits.entry_bytes, self._count_told)
         self._reception = Reception(self._waiting)
         self._reader = Reader(self._count, self.log)
+        self._registrar = Registrar(raft, machine.roster, self._count)
         self._topology = Topology()
         self._stored = dict(stored)  # (first retained, next) by topic
         self._known = {topic: next_seq for topic, (_, next_seq) in stored.items()}  # next seq by topic, of log and stream
@@ -171,7 +174,9 @@ class Publisher(Actor):
                     self._forwarding.forward(time.monotonic(), self._wall())
             elif self._forwarding.drained:
                 self._proposals.propose(waiting, time.monotonic(), self._wall(), self._topology.term)
-        if not self._ticking and (waiting.active or self._proposals.under_way or self._forwarding.busy or self._lagging):
+        if not self._ticking and (
+            waiting.active or self._proposals.under_way or self._forwarding.busy or self._lagging or self._registrar.retry_at is not None
+        ):
             self._ticking = True
             self.wake_at(time.monotonic() + TICK)
 
@@ -181,6 +186,8 @@ class Publisher(Actor):
         self._forwarding.follow(self._other_leader(), now)
         self._expire(now)
         self._show_lag()
+        if self._registrar.retry_at is not None and now >= self._registrar.retry_at:
+            self._registrar.reconcile(self._topology)
 
     def on_stop(self) -> None:
         self._waiting.close_open()
@@ -210,6 +217,7 @@ class Publisher(Actor):
         if before.leads and not topology.leads:
             self._reception.refuse(self._waiting.remove(lambda chunk: chunk.ticket is not None), self._not_leader())
         self._forwarding.follow(self._other_leader(), now)
+        self._registrar.reconcile(topology)
         self._delivery.send(topology)
 
     def _other_leader(self) -> str:
@@ -225,6 +233,8 @@ class Publisher(Actor):
 
     def _proposals_failed(self, message: ProposalsFailed) -> None:
         for proposal in message.contexts:
+            if proposal.__class__ is RosterProposal:
+                self._registrar.failed(proposal, time.monotonic())
             if proposal.__class__ is not Proposal:
                 continue
             self._proposals.ended(proposal)
@@ -277,10 +287,13 @@ class Publisher(Actor):
             self._untold_bytes += len(entry.data or b"")
             if entry.index <= machine.applied[0]:
                 continue
-            own = context if context.__class__ is Proposal else None
-            batches = own.batches if own is not None else self._reader.entry(entry)
-            placed = machine.apply(entry.index, entry.term, batches)
-            if own is not None:
+            if context.__class__ is not Proposal:
+                machine.apply(entry.index, entry.term, *self._reader.entry(entry))
+                if context.__class__ is RosterProposal:
+                    self._registrar.committed(context)
+            else:
+                own: Proposal = context
+                placed = machine.apply(entry.index, entry.term, own.batches)
                 self._proposals.ended(own)
                 for batch, chunks, place in zip(own.batches, own.chunks, placed, strict=True):
                     lost = answer(chunks, batch.topic, entry.index, place)
@@ -293,7 +306,9 @@ class Publisher(Actor):
         """What the state machine decided goes to the buffer and to delivery; Raft hears how far we are."""
         outcome = self._machine.take_outcome()
         fresh = outcome.fresh
-        self._writer.send(WriteBatches(outcome.stored, self._machine.applied, outcome.ids, outcome.next_seqs))
+        self._writer.send(WriteBatches(outcome.stored, self._machine.applied, outcome.ids, outcome.next_seqs, outcome.roster))
+        if outcome.roster is not None:
+            self._registrar.reconcile(self._topology)
         if fresh:
             self._delivery.send(NewBatches(fresh))
             self._unstored += sum(batch.size for batch in fresh)
@@ -384,6 +399,9 @@ class Publisher(Actor):
             for t, seq in sorted(seqs.items())
         ]
         applied, waiting, counters = self._machine.applied[0], self._waiting.records, dict(self._counters)
+        roster = tuple(
+            RosterMember(row.id, row.addr, None if row.meta is None else dict(row.meta)) for row in self._machine.roster.sorted()
+        )
         reply = self.reply_to
         if reply is None:
             return None
@@ -392,7 +410,7 @@ class Publisher(Actor):
         def complete() -> None:
             found = asked.get() if asked.error is None else DeliveryView({}, {}, (f"delivery does not answer: {asked.error}",))
             topics = tuple(TopicStatus(t, seq, found.delivered.get(t, 0), first, acked) for t, seq, first, acked in rows)
-            reply.set(ReplicationView(topics, applied, waiting, {**counters, **found.counters}, found.warnings))
+            reply.set(ReplicationView(topics, applied, waiting, {**counters, **found.counters}, found.warnings, roster))
 
         asked.on_done(partial(_quietly, complete))
         return LATER

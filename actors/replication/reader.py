@@ -7,13 +7,17 @@ alone), so skipping it keeps them equal.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from coterie.actors.replication.buffer import StoredBatch
 from coterie.actors.replication.messages import NewBatch
 from coterie.proto.errors import WireError
 from coterie.proto.raft_messages import COMMAND, Entry
 from coterie.proto.record_batch import Batch, decode_batch, decode_entry, kind_of
+from coterie.proto.roster import RosterCommand, UnknownOp, decode_command
 from coterie.transport.logs import Log
+
+NOTHING: Final[tuple[list[Batch], RosterCommand | None]] = ([], None)
 
 
 class Reader:
@@ -22,20 +26,23 @@ class Reader:
     def __init__(self, count: Callable[[str, int], None], log: Log) -> None:
         self._count, self._log = count, log
 
-    def entry(self, entry: Entry) -> list[Batch]:
-        """The batches of a committed entry; none for one of another kind (no-op, configuration, the roster commands of Go nodes, kinds of later versions)."""
+    def entry(self, entry: Entry) -> tuple[list[Batch], RosterCommand | None]:
+        """What a committed entry holds: batches, or a roster command; neither where it is of another kind (no-op, configuration, kinds of later versions)."""
         if entry.kind != COMMAND or not entry.data:
-            return []
+            return NOTHING
         kind = kind_of(entry.data)
-        if kind != "batch":
-            self._count(f"entries_{kind}", 1)
-            return []
         try:
-            return decode_entry(entry.data)
+            if kind == "batch":
+                return decode_entry(entry.data), None
+            if kind == "roster":
+                return [], decode_command(entry.data)
+            self._count("entries_unknown", 1)
+        except UnknownOp:
+            self._count("entries_unknown", 1)
         except WireError as error:
             self._count("entries_malformed", 1)
-            self._log.error("entry %d of the log is not a valid record batch and is skipped on every node: %s", entry.index, error)
-            return []
+            self._log.error("entry %d of the log is not valid and is skipped on every node: %s", entry.index, error)
+        return NOTHING
 
     def streamed(self, batches: list[StoredBatch], known: dict[str, int]) -> tuple[list[StoredBatch], list[NewBatch]]:
         """The batches that are new here, to store and to deliver. known: {topic: next seq}, moved on by what is taken. A hole is left for delivery to report."""

@@ -14,7 +14,7 @@ from coterie.actors.replication.forwarding import LeaderLink
 from coterie.actors.replication.messages import Stored
 from coterie.actors.replication.metrics import ReplicationMetrics
 from coterie.actors.replication.publisher import Limits, Publisher
-from coterie.actors.replication.recovery import recovered
+from coterie.actors.replication.recovery import Past, recovered
 from coterie.actors.replication.subscriber import Subscribers
 from coterie.actors.replication.subscriptions import Subscriptions
 
@@ -23,7 +23,7 @@ class Replication:
     """Publishing on one node.
 
     buffer: opened by the caller, who closes it after `stop`. leader_link, send_acks, follow_link: the way to other nodes; they must not block. emit:
-    takes events.
+    takes events. past(index): the entries of the Raft log up to there, for what a buffer of an older version lacks.
 
     `applied` is the Raft index from which the state machine wants the log to go on: known once this is made, before `start(raft)`. After the start,
     `publisher` takes Publish, Committed, Appended, ProposalsFailed, Topology, SetHandler, ForwardedBatch, SessionClosed and GetReplicationView;
@@ -45,6 +45,7 @@ class Replication:
         emit: Callable[[Any], object],
         *,
         follow_link: FollowLink | None = None,
+        past: Past = lambda index: (),
         limits: Limits | None = None,
         retry: float = 1.5,
         gap: float = 0.02,
@@ -58,7 +59,7 @@ class Replication:
         self._leader_link, self._send_acks, self._emit, self._follow_link = leader_link, send_acks, emit, follow_link
         self._limits, self._retry, self._gap = limits, retry, gap
         self._retain_records, self._retain_bytes, self._memory = retain_records, retain_bytes, memory
-        self._machine, self._state = recovered(buffer)
+        self._machine, self._state = recovered(buffer, past)
         self.hub = FollowHub(buffer, self._state)
         self.subscriptions = Subscriptions(buffer, self._state, window=(limits or Limits()).window, retry=retry, metrics=metrics)
         self.subscribers = Subscribers(node, self._to_publisher, on_crash)

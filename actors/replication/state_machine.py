@@ -8,9 +8,10 @@ Rules:
 - each topic counts its records from 1, in log order, and within an entry in the order of the batch;
 - a record with a message id that is in the window of its topic is a duplicate: it takes no place, and its publisher gets the place of the first;
 - the window holds the last `DEDUPE_WINDOW` ids over all topics, first in, first out; a duplicate does not renew its id. Ids of different topics are different ids;
-- an entry at or below `applied` was applied before and changes nothing.
+- an entry at or below `applied` was applied before and changes nothing;
+- an entry with a roster command changes the roster (`roster`) and no topic.
 
-What is not a record batch never comes here. What came out of it (batches to store, ids that entered and left the window) collects in `Outcome`, for
+What is neither never comes here. What came out of it (batches to store, ids that entered and left the window) collects in `Outcome`, for
 the buffer to write in one transaction with the applied index.
 """
 
@@ -21,8 +22,10 @@ from typing import Final, NamedTuple
 
 from coterie.actors.replication.buffer import Remembered, StoredBatch
 from coterie.actors.replication.messages import NewBatch
+from coterie.actors.replication.roster import Roster
 from coterie.proto.forwarding import Duplicates
 from coterie.proto.record_batch import Batch, Record, encode_batch
+from coterie.proto.roster import RosterCommand
 
 DEDUPE_WINDOW: Final = 65_536
 
@@ -39,16 +42,17 @@ class Outcome:
     """What applying some entries changed.
 
     stored: batches for the buffer; fresh: the same for delivery; ids: (key, Remembered) entered the window, (key, None) left it, as it happened;
-    next_seqs: of the topics that moved.
+    next_seqs: of the topics that moved; roster: its document, None when it has not changed.
     """
 
-    __slots__ = ("fresh", "ids", "next_seqs", "stored")
+    __slots__ = ("fresh", "ids", "next_seqs", "roster", "stored")
 
     def __init__(self) -> None:
         self.stored: list[StoredBatch] = []
         self.fresh: list[NewBatch] = []
         self.ids: list[tuple[bytes, Remembered | None]] = []
         self.next_seqs: dict[str, int] = {}
+        self.roster: bytes | None = None
 
 
 def dedupe_key(topic: str, message_id: str) -> bytes:
@@ -66,7 +70,9 @@ class StateMachine:
         applied: tuple[int, int] = (0, 0),
         window: Iterable[Remembered] = (),
         window_size: int = DEDUPE_WINDOW,
+        roster: Roster | None = None,
     ) -> None:
+        self.roster = roster if roster is not None else Roster()
         self.next_seqs: dict[str, int] = dict(next_seqs or {})
         self.applied = applied
         self._window: dict[bytes, tuple[int, int]] = {r.message_id: (r.seq, r.index) for r in window}
@@ -77,16 +83,19 @@ class StateMachine:
         """The last place given in `topic`; 0 when it has none."""
         return self.next_seqs.get(topic, 1) - 1
 
-    def apply(self, index: int, term: int, batches: Sequence[Batch]) -> list[Placed]:
-        """Apply the entry at `index`; `batches` is empty for an entry of another kind. -> the places, batch by batch."""
+    def apply(self, index: int, term: int, batches: Sequence[Batch], command: RosterCommand | None = None) -> list[Placed]:
+        """Apply the entry at `index`: its batches, or its roster command; neither for an entry of another kind. -> the places, batch by batch."""
         if index <= self.applied[0]:
             return []
         self.applied = (index, term)
+        if command is not None:
+            self.roster.apply(command)
         return [self._place(index, batch) for batch in batches]
 
     def take_outcome(self) -> Outcome:
         """What changed since the last call."""
         outcome, self._outcome = self._outcome, Outcome()
+        outcome.roster = self.roster.take_changed()
         return outcome
 
     def _place(self, index: int, batch: Batch) -> Placed:
