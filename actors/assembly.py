@@ -6,7 +6,6 @@ was opened is closed again when a later step fails. Closing is the reverse, and 
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +13,11 @@ from typing import Any
 
 import pykka
 
+from coterie import __version__
 from coterie.actors.base import LATER, Crash, Ref
 from coterie.actors.config import Config
 from coterie.actors.data_dir import DataDir
-from coterie.actors.errors import BindFailed, InvalidRequest, StorageError
+from coterie.actors.errors import BindFailed, InvalidRequest
 from coterie.actors.event_bus import Callbacks, EventBus
 from coterie.actors.future import LightFuture
 from coterie.actors.handler import HandlerActor, ObjectHandler
@@ -77,13 +77,14 @@ class Rooms:
     def __init__(self, config: Config, supervisor: Any, on_crash: Callable[[Crash], None]) -> None:
         self.config, self._supervisor, self._on_crash = config, supervisor, on_crash
         self.addresses: dict[str, str] = {}
-        self.metrics = Metrics(config.node_id)
+        self.metrics = Metrics(config.node_id, __version__)
         self.health = HealthBoard()
         self.app_handler: Any = None
         self._closing: list[Callable[[], object]] = []  # what is open, latest last
         self._closing_since = 0.0
         self._replication: Replication | None = None
-        self._stores: dict[str, LmdbLog | LmdbBuffer] = {}
+        self.stores: dict[str, LmdbLog | LmdbBuffer] = {}  # by name, of a node with a data directory
+        self._serving: dict[str, Ref] = {}  # the actors that have no name here, by concern
 
     # -- opening --------------------------------------------------------------------------------------------------------------
 
@@ -93,7 +94,7 @@ class Rooms:
         directory, log, buffer = self._open_storage()
         self.events = self._start(EventBus, config.node_id, self._on_crash)
         if Callbacks.wanted(config):
-            callbacks = self._start_application(Callbacks, config, self._on_crash)
+            callbacks = self._serving["callbacks"] = self._start_application(Callbacks, config, self._on_crash)
             self.events.ask(Subscribe(listener=callbacks, capacity=1 << 20))
         self._open_management()
         try:
@@ -132,7 +133,7 @@ class Rooms:
         self._closing.append(log.close)
         durable = LmdbBuffer.open(directory.buffer_path(config.repl_buffer_dir), directory.identity)
         self._closing.append(durable.close)
-        self._stores = {"raft": log, "buffer": durable}
+        self.stores = {"raft": log, "buffer": durable}
         return directory, log, durable
 
     def _open_management(self) -> None:
@@ -153,7 +154,7 @@ class Rooms:
             condition=self._condition,
         )
         settings = ManagementSettings(config.mgmt_addr, config.mgmt_proto, config.http_addr, config.grpc_addr)
-        server = self._start(
+        server = self._serving["management"] = self._start(
             ManagementServer,
             settings,
             service,
@@ -204,6 +205,7 @@ class Rooms:
             bootstrap=config.bootstrap,
             wait_for_sink=True,
             observe=self._raft_changed,
+            on_stored=self.metrics.fsync_seconds if self.stores else None,
             on_crash=self._on_crash,
         )
         actor: Any = self.raft._actor_weakref()
@@ -269,6 +271,7 @@ class Rooms:
                 self._replication.follower.send(topology)
 
     def handler_changed(self, handler: Any) -> None:
+        self._serving["handler"] = handler
         self.publisher.send(SetHandler(handler))
 
     def management_counters(self) -> dict[str, int]:
@@ -281,17 +284,13 @@ class Rooms:
         if self._replication is not None:
             self.wires.tidy(self._replication)
 
-    def show_storage(self) -> None:
-        """How large the node's files are; nothing of a store that is closed already."""
-        for name, store in self._stores.items():
-            with contextlib.suppress(StorageError):
-                usage = store.usage()
-                self.metrics.storage(name, usage.map_bytes, usage.used_bytes)
-
-    def show_inboxes(self) -> None:
-        """How many messages wait for each actor, as seen in passing."""
-        for concern, ref in (("raft", self.raft), ("membership", self.membership), ("publisher", self.publisher), ("events", self.events)):
-            self.metrics.inbox_depth(concern, ref.actor_inbox.qsize())  # type: ignore[attr-defined]
+    def actors(self) -> Iterator[tuple[str, Ref]]:
+        """Every actor of this node but the supervisor, with its concern; the application's handler and one subscriber for each peer among them."""
+        yield from (("raft", self.raft), ("membership", self.membership), ("publisher", self.publisher), ("events", self.events))
+        yield from self._serving.items()
+        replication = self._replication
+        if replication is not None:
+            yield from replication.actors()
 
     def subscribe(self, message: Subscribe, reply: LightFuture | None) -> Any:
         """Pass a subscription to the bus; its answer goes to whoever asked."""

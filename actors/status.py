@@ -35,6 +35,7 @@ ORDINARY = frozenset(
             "alive_old",
             "accusation_old",
             "refuted",
+            "suspected",
             "forgotten",
             "health",
         ),
@@ -62,8 +63,7 @@ def combine(
         for name in sorted(known.keys() | servers.keys())
         if _shown(known.get(name), name in servers)
     )
-    voters = [server for server in raft.servers if server.suffrage == "voter"]
-    living = [server.id for server in voters if _lives(server, known.get(server.id), me, raft)]
+    voters, living = living_voters(me, raft, membership)
     needed = len(voters) // 2 + 1
     healthy = bool(raft.leader_id) and bool(voters) and len(living) >= needed
     return ClusterStatus(
@@ -95,6 +95,13 @@ def combine(
         seeds=membership.seeds,
         roster=replication.roster,
     )
+
+
+def living_voters(me: str, raft: RaftView, membership: MembershipView) -> tuple[list[PeerView], list[str]]:
+    """The voters that `me` knows of, and the ids of those that live as it sees them."""
+    known = {member.id: member for member in membership.members}
+    voters = [server for server in raft.servers if server.suffrage == "voter"]
+    return voters, [server.id for server in voters if _lives(server, known.get(server.id), me, raft)]
 
 
 def _shown(member: Member | None, in_quorum: bool) -> bool:

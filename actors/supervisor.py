@@ -1,9 +1,9 @@
 """The supervisor: one actor that starts a node's rooms, wires them, answers the front door, and decides what a crash means.
 
 It is the only one who knows all rooms (`assembly.Rooms` makes them). What it does itself is small: it keeps the `Picture` of the cluster, the latest view of
-Raft and of gossip, and tells the other rooms the `Topology` made from it. What it is asked for it hands to two desks, plain objects that work in its thread:
-`Requests` checks and passes on writes, reads, joins, leaves and transfers, `StatusDesk` gathers the status. A `Publish` does not come here: the
-reference that the user holds (`reference.py`) puts it straight into the publisher's inbox.
+Raft and of gossip, and tells the other rooms the `Topology` made from it. What it is asked for it hands to three desks, plain objects that work in its thread:
+`Requests` checks and passes on writes, reads, joins, leaves and transfers, `StatusDesk` gathers the status, `MetricsDesk` what a scrape
+shows. A `Publish` does not come here: the reference that the user holds (`reference.py`) puts it straight into the publisher's inbox.
 
 Crashes: an actor that only serves (events, management, a subscriber) has started afresh in place by the time it is reported, and a warning stays in the
 status. One whose state is the node's word (Raft, the publisher, delivery, the buffer, membership) is fatal when it cannot go on, and so is any
@@ -30,7 +30,6 @@ from coterie.actors.messages import (
     Emit,
     GetMembership,
     GetRaftView,
-    GetReplicationView,
     Here,
     Join,
     LeaderChanged,
@@ -49,6 +48,7 @@ from coterie.actors.messages import (
     TransferLeadership,
     Write,
 )
+from coterie.actors.metrics_desk import MetricsDesk
 from coterie.actors.raft.ready import ElectionEnded, ElectionStarted
 from coterie.actors.reference import ClusterRef
 from coterie.actors.requests import Requests
@@ -58,7 +58,6 @@ from coterie.actors.topology import Picture
 
 __all__ = ["ClusterRef", "ClusterSupervisor"]
 
-REFRESH = 5.0  # seconds between looks at what the rooms count
 FATAL = ("raft", "publisher", "delivery", "buffer", "membership")
 
 _MEMBER_EVENTS = {"join": MemberJoin, "leave": MemberLeave, "failed": MemberFailed}
@@ -82,7 +81,7 @@ class ClusterSupervisor(Actor):
         self._notes: dict[str, str] = {}
         self._fatal: CoterieError | None = None
         self._stopping = False
-        self._refresh_at: float | None = None
+        self._metrics: MetricsDesk | None = None
 
     @classmethod
     def start(cls, *args: Any, **kwargs: Any) -> Any:
@@ -105,12 +104,13 @@ class ClusterSupervisor(Actor):
             rooms.open()
             self._requests = Requests(rooms, self._picture, self._router, self._post)
             self._status = StatusDesk(rooms, self._picture, self._notes, self._post)
+            self._metrics = MetricsDesk(rooms, self._picture, ref, self._post)
             ref.publisher, ref.patience = rooms.publisher, self.config.request_timeout
-            self._picture.raft = rooms.raft.ask(GetRaftView(), timeout=10)
-            self._picture.membership = rooms.membership.ask(GetMembership(), timeout=10)
+            # What the two told while they started waits in the inbox already, and is older than these.
+            self.raft_changed(rooms.raft.ask(GetRaftView(), timeout=10), [])
+            self.membership_changed(rooms.membership.ask(GetMembership(), timeout=10), None)
             if rooms.app_handler is not None:
                 self._requests.register(rooms.app_handler)
-            self._look_around()
         except BaseException as error:
             if self._rooms is not None:
                 self._rooms.close()
@@ -120,7 +120,6 @@ class ClusterSupervisor(Actor):
             if not isinstance(error, Exception):
                 raise
             return
-        self._refresh_at = time.monotonic() + REFRESH
         self.flush()
         self.started.set(True)
 
@@ -215,32 +214,13 @@ class ClusterSupervisor(Actor):
         return self.ref.send(work)
 
     def flush(self) -> None:
-        times = [self._refresh_at, self._router.next_time()]
+        times = [self._metrics.next_time if self._metrics is not None else None, self._router.next_time()]
         self.wake_at(min((t for t in times if t is not None), default=None))
 
     def on_wake(self, now: float) -> None:
         self._router.expire(now)
-        if self._refresh_at is not None and now >= self._refresh_at:
-            self._refresh_at = now + REFRESH
-            self._refresh()
-
-    def _refresh(self) -> None:
-        """Counters that rooms keep go to the metrics now and then, so that a scrape never has to ask an actor."""
-        rooms = self._need()
-        rooms.show_inboxes()
-        rooms.show_storage()
-        rooms.tidy()
-        rooms.metrics.room_counters("management", rooms.management_counters())
-        for room, ref, question in (
-            ("raft", rooms.raft, GetRaftView()),
-            ("gossip", rooms.membership, GetMembership()),
-            ("replication", rooms.publisher, GetReplicationView()),
-        ):
-            self._show_counters(room, ref.ask(question, block=False))
-
-    def _show_counters(self, room: str, asked: LightFuture) -> None:
-        metrics = self._need().metrics
-        asked.on_done(lambda: metrics.room_counters(room, asked.get().counters) if asked.error is None else None)
+        if self._metrics is not None and self._metrics.on_wake(now):
+            self._need().tidy()
 
     # -- what the rooms tell --------------------------------------------------------------------------------------------------
 
@@ -250,7 +230,7 @@ class ClusterSupervisor(Actor):
 
     def _raft_changed(self, view: RaftView, events: list[Any]) -> None:
         self._picture.raft = view
-        self._need().metrics.term(view.term)
+        self._tell_metrics(lambda desk: desk.raft(view))
         for event in events:
             if isinstance(event, ElectionStarted):
                 self._need().metrics.election_started()
@@ -266,6 +246,7 @@ class ClusterSupervisor(Actor):
 
     def _membership_changed(self, view: MembershipView, event: MembershipEvent | None) -> None:
         self._picture.membership = view
+        self._tell_metrics(lambda desk: desk.membership(view))
         kind = _MEMBER_EVENTS.get(event.kind) if event is not None else None
         if event is not None and kind is not None and event.member.id != self.config.node_id:
             self._emit(kind(time.time(), self._picture.topology.term, event.member.id, event.member.addr))
@@ -279,8 +260,7 @@ class ClusterSupervisor(Actor):
         if leads_in != self._leads_in:
             self._leads_in = leads_in
             rooms.membership.send(SetMeta(rooms.meta(leads_in)))
-        rooms.metrics.members(len(now.live))
-        rooms.metrics.leader(now.leads)
+        self._tell_metrics(lambda desk: desk.topology(now))
         if now == before:
             return
         picture.topology = now
@@ -289,6 +269,10 @@ class ClusterSupervisor(Actor):
             rooms.metrics.leader_changed()
             self._emit(LeaderChanged(time.time(), now.term, now.leader_id, self._picture.mgmt_of(now.leader_id)))
         self._router.topology_changed(now)
+
+    def _tell_metrics(self, tell: Callable[[MetricsDesk], None]) -> None:
+        if self._metrics is not None:
+            tell(self._metrics)
 
     def _emit(self, event: Any) -> None:
         self._need().events.send(Emit(event))
@@ -315,13 +299,17 @@ class ClusterSupervisor(Actor):
         self.log.critical(reason)
         rooms = self._need()
         rooms.health.failed()
+        ref = self.ref
+        assert isinstance(ref, ClusterRef)
+        ref.publisher = None  # no short way any more: behind its stop a publish would only hear that an actor is dead
         for room in (rooms.raft, rooms.publisher):
             room.stop(block=False)
         self._router.close()
         picture = self._picture
         picture.raft = RaftView(term=picture.raft.term, servers=picture.raft.servers)
+        rooms.metrics.failed()
+        self._tell_metrics(lambda desk: desk.raft(picture.raft))
         self._look_around()  # whoever acts on it, and the gossip, must not take this node for the leader any more
-        self._refresh_at = None
         self.failed.set(self._fatal)
 
 

@@ -140,6 +140,7 @@ class Rumours:
             self._suspects[peer.name] = peer
             peer.incarnation = said.incarnation
             peer.move(SUSPECT, now)
+            self._out.counters["suspected"] += 1
             self._spread(said.node, said)
             self._out.event(MemberSuspected(peer.view(), said.accuser))
 

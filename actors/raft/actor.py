@@ -70,6 +70,7 @@ class RaftActor(Actor):
     wait_for_sink: what is committed is kept until `SetSink` says who gets it; otherwise, and without a sink, entries count as applied when they are
     committed.
     observe(view, events): called in this thread when role, term, leader or configuration changed; must not block. `events` are the core's.
+    on_stored(seconds): called in this thread after each transaction of the log, with the time it took; must not block.
     Start-up errors (a port in use, a damaged log) go to `started`, a future that resolves with the advertised address.
     """
 
@@ -86,6 +87,7 @@ class RaftActor(Actor):
         bootstrap: bool = False,
         wait_for_sink: bool = False,
         observe: Callable[[RaftView, list[Any]], object] | None = None,
+        on_stored: Callable[[float], object] | None = None,
         on_crash: Callable[[Crash], None] | None = None,
         seed: int | None = None,
     ) -> None:
@@ -93,6 +95,7 @@ class RaftActor(Actor):
         self.started = LightFuture()
         self._id, self._bind, self._raft_log, self._settings = node_id, bind, log, settings
         self._applied, self._bootstrap, self._observe = applied, bootstrap, observe
+        self._on_stored = on_stored
         self._sink: Ref | None = None
         self._kept: list[Any] | None = [] if wait_for_sink else None
         self._random = random.Random(seed)
@@ -303,8 +306,11 @@ class RaftActor(Actor):
             self._tell_events(ready.events)
 
     def _store(self, ready: Ready) -> None:
-        log = self._raft_log
+        log, on_stored = self._raft_log, self._on_stored
+        started = time.monotonic()
         log.append(ready.entries, ready.hard_state, ready.truncate_from)
+        if on_stored is not None:
+            on_stored(time.monotonic() - started)
         self.core.stored(log.last_index, log.term(log.last_index) if log.last_index else 0)
         if self._want_appended and self._sink is not None:
             self._sink.send(Appended(self._want_appended))

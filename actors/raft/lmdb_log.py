@@ -83,6 +83,10 @@ class LmdbLog:
     def hard_state(self) -> HardState:
         return self._hard_state
 
+    @property
+    def path(self) -> Path:
+        return self._environment.path
+
     def usage(self) -> Usage:
         return self._environment.usage()
 

@@ -171,6 +171,7 @@ class Delivery(Actor):
             topic = self._topics.get(batch.topic)
             if topic is None:
                 topic = self._topics[batch.topic] = TopicQueue(batch.topic, 1, 0)
+                self._show_position(topic)
             before = topic.held
             keep = self._handler is not None and self._held < self._memory
             if topic.arrived(batch, keep):
@@ -189,6 +190,7 @@ class Delivery(Actor):
                     self._acknowledge(topic.topic, topic.last)
             topic.error = None
             self._ready[topic.topic] = None
+            self._show_position(topic)
         self._retries.clear()
         if ref is not None and any(t.outstanding is not None for t in self._topics.values()):
             self._patience = time.monotonic() + self._retry
@@ -246,6 +248,12 @@ class Delivery(Actor):
         self._moved[topic.topic] = topic.cursor
         self._acknowledge(topic.topic, topic.cursor - 1)
         self._metrics.delivered(topic.topic, count)
+        self._show_position(topic)
+
+    def _show_position(self, topic: TopicQueue) -> None:
+        """A node without a handler is not behind. One whose handler died is."""
+        present = self._handler is not None or self._lost_handler
+        self._metrics.position(topic.topic, topic.cursor - 1 if present else None)
 
     def _failed(self, topic: TopicQueue, error: BaseException) -> None:
         self._counters["delivery_errors"] += 1
@@ -262,6 +270,8 @@ class Delivery(Actor):
             self.log.warning("the handler actor is dead; records wait for a new one")
             self._set_handler(None)
             self._lost_handler = True
+            for topic in self._topics.values():
+                self._show_position(topic)
 
     # -- memory and disk ------------------------------------------------------------------------------------------------------
 
@@ -294,6 +304,7 @@ class Delivery(Actor):
         self._counters["gaps"] += 1
         self.log.warning("records %d to %d of %r are gone before this node had them", first, last, topic.topic)
         topic.cursor = last + 1
+        self._show_position(topic)
         self._moved[topic.topic] = topic.cursor
         self._acknowledge(topic.topic, last)
         self._emit(ReplicationGap(time=time.time(), term=self._topology.term, topic=topic.topic, first_missing=first, last_missing=last))

@@ -105,6 +105,10 @@ class LmdbBuffer:
         mirror, dedupe = self._read_all()
         return BufferState(mirror.states, mirror.applied, tuple(dedupe), self._read_roster())
 
+    @property
+    def path(self) -> Path:
+        return self._environment.path
+
     def usage(self) -> Usage:
         return self._environment.usage()
 

@@ -23,11 +23,17 @@ class ReplicationMetrics(Protocol):
     def delivered(self, topic: str, n: int) -> None:
         """This node's handler has had `n` more records."""
 
+    def position(self, topic: str, seq: int | None) -> None:
+        """This node's handler has had everything up to `seq`; None: there is no handler."""
+
     def redelivered(self, topic: str, n: int) -> None:
         """`n` records go to the handler again."""
 
+    def dead_letter(self, topic: str) -> None:
+        """The handler failed on a record of `topic` too often: it went to the dead letters."""
+
     def subscribers(self, n: int) -> None:
-        """Members whose acknowledgements this leader hears; 0 on others."""
+        """Other members whose acknowledgements this leader hears; 0 on others."""
 
     def foreign_subscribers(self, n: int) -> None:
         """Open streams of subscribers that are no nodes of ours."""
@@ -66,7 +72,13 @@ class NoMetrics:
     def delivered(self, topic: str, n: int) -> None:
         return None
 
+    def position(self, topic: str, seq: int | None) -> None:
+        return None
+
     def redelivered(self, topic: str, n: int) -> None:
+        return None
+
+    def dead_letter(self, topic: str) -> None:
         return None
 
     def subscribers(self, n: int) -> None:

@@ -149,6 +149,10 @@ class Publisher(Actor):
             GetReplicationView: self._view,
         }
 
+    def on_start(self) -> None:
+        for topic, next_seq in self._known.items():
+            self._metrics.seq(topic, next_seq - 1)
+
     def on_receive(self, message: Any) -> Any:
         if message.__class__ is Publish:
             try:
@@ -213,7 +217,7 @@ class Publisher(Actor):
         for node in self._window.set_live(topology.live):
             self._metrics.peer_gone(node)
         self._peers((topology.live - topology.foreign - {self.node}) if topology.leads else frozenset())
-        self._metrics.subscribers(len(topology.live - topology.foreign) if topology.leads else 0)
+        self._show_subscribers()
         if before.leads and not topology.leads:
             self._reception.refuse(self._waiting.remove(lambda chunk: chunk.ticket is not None), self._not_leader())
         self._forwarding.follow(self._other_leader(), now)
@@ -268,6 +272,11 @@ class Publisher(Actor):
         for topic, count in self._window.acknowledge(message.node_id, message.acks, message.announce).items():
             self._metrics.acked(message.node_id, topic, count, message.acks[topic])
             self._lagging.add(topic)
+        if message.announce:
+            self._show_subscribers()
+
+    def _show_subscribers(self) -> None:
+        self._metrics.subscribers(len(self._window.heard() - self._topology.foreign - {self.node}) if self._topology.leads else 0)
 
     def _show_lag(self) -> None:
         """How far each member is behind, for the topics that moved since the last tick."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from coterie.actors.base import Crash, Ref
@@ -106,6 +106,14 @@ class Replication:
         if self._follow_link is not None:
             self.follower = StreamFollower.start(node, state, self._follow_link, self._to_publisher, self._on_crash)  # type: ignore[assignment]
         return self.publisher
+
+    def actors(self) -> Iterator[tuple[str, Ref]]:
+        """The room's actors beside the publisher, with their concerns; one subscriber for each peer."""
+        yield from (("delivery", self.delivery), ("buffer", self.writer))
+        if self.follower is not None:
+            yield "following", self.follower
+        for ref in self.subscribers.refs:
+            yield "subscriber", ref
 
     def stop(self) -> None:
         """Fail what waits, let the handler finish, write what there is. Blocks for a few seconds at most."""

@@ -55,6 +55,11 @@ class Subscribers:
         self._refs: dict[str, Ref] = {}  # replaced, never changed: readers need no lock
         self._early: dict[str, AcksArrived] = {}  # announcements that came before this node knew that it leads
 
+    @property
+    def refs(self) -> tuple[Ref, ...]:
+        """The actors there are now; from any thread."""
+        return tuple(self._refs.values())
+
     def set_peers(self, peers: frozenset[str]) -> None:
         """Start and stop actors so that there is one for each peer."""
         before = self._refs

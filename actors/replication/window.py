@@ -69,6 +69,10 @@ class Window:
                     near.discard(topic)
         return fresh
 
+    def heard(self) -> frozenset[str]:
+        """The members that have announced themselves in this leadership, live, and are not silent."""
+        return (self._live & self._acked.keys()) - self._silent
+
     def unacknowledged(self, topic: str, in_flight: int = 0) -> int:
         """Records of `topic` that a counting member has not acknowledged. in_flight: records asked for, without a place yet."""
         last = self._last_seq(topic)

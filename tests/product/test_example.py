@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.metrics_contract import CONTRACT
 from tests.product.commands import Program, clusterctl
 from tests.product.nodes import free_port
 from tests.product.wait import wait_for
-from tests.unit.test_metrics import CONTRACT
 
 NAMES = ("n1", "n2", "n3")
 

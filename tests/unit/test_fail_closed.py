@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from coterie import ClusterSupervisor, Config, Publish, Status, StorageError, Write
+from coterie.actors.base import Crash
 from coterie.actors.errors import Indeterminate
 from coterie.actors.lmdb_env import LmdbEnvironment
 from tests.product.wait import wait_for
@@ -45,3 +48,24 @@ def test_a_node_whose_disk_is_full_fails_closed_and_says_so_in_its_status(node, 
 def wait_until_failed(node):
     wait_for(lambda: node.ask("failed") is not None, WAIT, "the supervisor has heard of it")
     return node.ask("failed")
+
+
+def test_a_publish_hears_the_reason_also_while_the_publisher_has_not_stopped_yet(node, monkeypatch):
+    free = threading.Event()
+
+    class Endless:
+        def __repr__(self) -> str:
+            free.wait(WAIT)
+            return "done"
+
+    publisher = node.publisher
+    publisher.tell(Endless())  # it is logged, and so holds the publisher up
+    supervisor = node._actor_weakref()
+    try:
+        supervisor._crashed_elsewhere(Crash("raft", StorageError("no space left on device"), True))
+        assert isinstance(wait_until_failed(node), StorageError)
+        assert not publisher.actor_stopped.is_set()
+        with pytest.raises(StorageError, match="no space left"):
+            node.ask(Publish("t", b"1"), timeout=WAIT)
+    finally:
+        free.set()

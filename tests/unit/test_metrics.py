@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from coterie.actors.future import LightFuture
+from coterie.actors.messages import Member, MembershipView, PeerView, RaftView, ReplicationView
+from coterie.actors.observability.inboxes import Inboxes
 from coterie.actors.observability.metrics import Metrics
-
-TOPIC = ("topic",)
-NODE = ("node", "topic")
-# Names as they are scraped, with type and labels: the contract with dashboards and alert rules made for go-cluster.
-CONTRACT: dict[str, tuple[str, tuple[str, ...]]] = {
-    "go_cluster_members_total": ("gauge", ()),
-    "go_cluster_is_leader": ("gauge", ()),
-    "go_cluster_leader_changes_total": ("counter", ()),
-    "go_cluster_join_requests_total": ("counter", ("result",)),
-    "go_cluster_grpc_conn_dials_total": ("counter", ()),
-    "go_cluster_grpc_conn_reuse_total": ("counter", ()),
-    "go_cluster_grpc_conn_evictions_total": ("counter", ()),
-    "go_cluster_grpc_conn_active": ("gauge", ()),
-    "go_cluster_repl_published_total": ("counter", TOPIC),
-    "go_cluster_repl_broadcast_total": ("counter", TOPIC),
-    "go_cluster_repl_acks_total": ("counter", TOPIC),
-    "go_cluster_repl_seq": ("gauge", TOPIC),
-    "go_cluster_repl_ack_seq": ("gauge", TOPIC),
-    "go_cluster_repl_lag": ("gauge", TOPIC),
-    "go_cluster_repl_subs": ("gauge", ()),
-    "go_cluster_repl_acks_per_node_total": ("counter", NODE),
-    "go_cluster_repl_ack_seq_per_node": ("gauge", NODE),
-    "go_cluster_repl_lag_per_node": ("gauge", NODE),
-}
+from coterie.actors.observability.views import packets_dropped
+from tests.metrics_contract import CONTRACT, OURS, PROCESS, declared, shapes
 
 
 def samples(metrics: Metrics) -> dict[str, list[tuple[str, dict[str, str], float]]]:
@@ -41,6 +24,20 @@ def samples(metrics: Metrics) -> dict[str, list[tuple[str, dict[str, str], float
         for sample in family.samples:
             found.setdefault(sample.name, []).append((family.type, sample.labels, sample.value))
     return found
+
+
+class FakeActor:
+    """As much of an actor's reference as the sampling needs."""
+
+    def __init__(self, urn: str = "urn:1") -> None:
+        self.actor_urn = urn
+        self.actor_inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.asked: list[LightFuture] = []
+
+    def ask(self, message: Any, *, block: bool) -> LightFuture:
+        assert not block
+        self.asked.append(LightFuture())
+        return self.asked[-1]
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -59,14 +56,34 @@ def leading() -> Metrics:
     return metrics
 
 
-def test_every_name_type_and_label_of_the_contract_and_no_other_under_its_prefix() -> None:
+def full() -> Metrics:
+    """Metrics that have at least one series of everything."""
     metrics = leading()
-    metrics.join_request("accepted")
-    found = samples(metrics)
-    shown = {name: rows for name, rows in found.items() if name.startswith("go_cluster_")}
-    assert {name: (rows[0][0], tuple(sorted(rows[0][1]))) for name, rows in shown.items()} == CONTRACT
-    assert all(name.startswith("coterie_") for name in found if name not in shown)
-    assert not [name for name in found if name.endswith("_created")]
+    for servers in ((PeerView("n1", "a:1", "voter", 9), PeerView("n2", "b:1", "voter", 4, 0.25)),):
+        metrics.raft(RaftView(role="leader", servers=servers, last_index=9, counters={"elections": 1, "server: connections now": 2}))
+    metrics.position("a/b", 7)
+    metrics.delivered("a/b", 7)
+    metrics.redelivered("a/b", 1)
+    metrics.dead_letter("a/b")
+    metrics.dropped("no handler", 1)
+    metrics.actor_restarted("events")
+    metrics.storage("raft", 2, 1)
+    metrics.disk("raft", 2, 1)
+    metrics.certificate("node", 1.0)
+    metrics.inboxes.look([("events", FakeActor())])
+    return metrics
+
+
+def test_every_name_type_and_label_and_no_other() -> None:
+    text = full().text().decode()
+    everything = {**CONTRACT, **OURS, **PROCESS}
+    assert shapes(text) == {name: {shape} for name, shape in everything.items()}
+    assert declared(text) == {name: kind for name, (kind, _) in everything.items()}
+
+
+def test_every_metric_is_declared_before_it_has_a_series() -> None:
+    everything = {**CONTRACT, **OURS, **PROCESS}
+    assert declared(Metrics("n1").text().decode()) == {name: kind for name, (kind, _) in everything.items()}
 
 
 def test_values_are_what_they_say() -> None:
@@ -104,8 +121,9 @@ def test_who_led_shows_nothing_of_the_others_and_a_follower_counts_no_publishes(
     metrics.published("a/b", 5)
     assert value(metrics, "go_cluster_is_leader") == 0
     assert value(metrics, "go_cluster_repl_subs") == 0
-    assert value(metrics, "go_cluster_repl_lag", topic="a/b") == 0
-    assert "go_cluster_repl_lag_per_node" not in samples(metrics)
+    only_a_leaders = [name for name in CONTRACT if name.startswith("go_cluster_repl_") and ("lag" in name or "ack_seq" in name)]
+    assert only_a_leaders == [name for name in only_a_leaders if name not in samples(metrics)]
+    assert not [row for rows in samples(metrics).values() for row in rows if "node" in row[1]]
     assert value(metrics, "go_cluster_repl_published_total", topic="a/b") == 10
     assert value(metrics, "coterie_applied_total", topic="a/b") == 15
 
@@ -121,7 +139,6 @@ def test_our_own_metrics() -> None:
     metrics.commit_seconds(0.003, 128)
     metrics.delivery_seconds(0.1, 128)
     metrics.buffer_write_seconds(0.004, 2)
-    metrics.inbox_depth("raft", 17)
     metrics.storage("buffer", 1 << 30, 4096)
     metrics.room_counters("gossip", {"packets dropped": 5})
     assert value(metrics, "coterie_elections_total") == 1
@@ -135,10 +152,120 @@ def test_our_own_metrics() -> None:
     assert value(metrics, "coterie_delivery_seconds_sum") == 0.1
     assert value(metrics, "coterie_buffer_commit_seconds_count") == 1
     assert value(metrics, "coterie_buffer_batches_total") == 2
-    assert value(metrics, "coterie_inbox_depth", concern="raft") == 17
     assert value(metrics, "coterie_storage_map_bytes", store="buffer") == 1 << 30
     assert value(metrics, "coterie_storage_used_bytes", store="buffer") == 4096
+    metrics.fsync_seconds(0.0007)
+    metrics.disk("raft", 1 << 40, 1 << 39)
+    metrics.certificate("node", 2e9)
+    metrics.dead_letter("t")
+    metrics.failed()
+    metrics.quorum(True, 3, 2)
+    metrics.leader(False, known=True)
+    metrics.events_missed(4)
+    metrics.log_records_dropped(6)
+    metrics.replication(ReplicationView(applied_index=12, waiting=7))
     assert value(metrics, "coterie_room_events_total", room="gossip", what="packets dropped") == 5
+    assert value(metrics, "coterie_fsync_seconds_bucket", le="0.001") == 1
+    assert value(metrics, "coterie_storage_disk_free_bytes", store="raft") == 1 << 39
+    assert value(metrics, "coterie_tls_certificate_expiry_timestamp_seconds", certificate="node") == 2e9
+    assert value(metrics, "coterie_dead_letters_total", topic="t") == 1
+    assert value(metrics, "coterie_failed") == 1
+    assert [value(metrics, f"coterie_{name}") for name in ("in_quorum", "voters", "voters_live", "leader_known")] == [1, 3, 2, 1]
+    assert [value(metrics, f"coterie_{name}_total") for name in ("events_missed", "log_records_dropped")] == [4, 6]
+    assert [value(metrics, f"coterie_{name}") for name in ("applied_index", "publish_waiting_records")] == [12, 7]
+
+
+def test_the_handlers_lag_is_what_the_node_has_and_the_handler_has_not() -> None:
+    metrics = Metrics("n1")
+    metrics.seq("t", 10)
+    assert value(metrics, "coterie_delivery_lag", topic="t") is None
+    metrics.position("t", 7)
+    assert value(metrics, "coterie_delivery_lag", topic="t") == 3
+    metrics.position("new", 0)
+    assert value(metrics, "coterie_delivery_lag", topic="new") == 0
+    metrics.position("t", None)
+    assert value(metrics, "coterie_delivery_lag", topic="t") is None
+
+
+def test_raft_shows_its_peers_while_it_leads() -> None:
+    metrics = Metrics("n1")
+    mine, other = PeerView("n1", "a:1", "voter", 90, 0.0), PeerView("n2", "b:1", "voter", 60, 0.5)
+    unheard = PeerView("n3", "c:1", "voter")
+    metrics.raft(RaftView(role="leader", term=3, commit_index=80, last_index=90, servers=(mine, other, unheard)))
+    assert value(metrics, "coterie_raft_role", role="leader") == 1
+    assert [value(metrics, f"coterie_raft_{name}_index") for name in ("commit", "last")] == [80, 90]
+    assert value(metrics, "coterie_raft_peer_lag", node="n2") == 30
+    assert value(metrics, "coterie_raft_peer_last_contact_seconds", node="n2") == 0.5
+    assert [labels for _, labels, _ in samples(metrics)["coterie_raft_peer_lag"]] == [{"node": "n2"}]
+    metrics.raft(RaftView(role="follower", servers=(mine, other)))
+    assert "coterie_raft_peer_lag" not in samples(metrics)
+    assert [v for _, labels, v in samples(metrics)["coterie_raft_role"] if v] == [1]
+    metrics.raft(RaftView())
+    assert not [v for _, labels, v in samples(metrics)["coterie_raft_role"] if v], "a node in no quorum has no role in it"
+
+
+def test_gossip_shows_members_by_state_and_its_own_health() -> None:
+    metrics = Metrics("n1")
+    members = tuple(Member(f"n{i}", "a:1", {}, state) for i, state in enumerate(("alive", "alive", "suspect", "failed")))
+    counters = {"health": 2, "probe_failed": 3, "suspected": 4, "refuted": 1, "packets sent": 9, "streams now": 5}
+    metrics.membership(MembershipView(members, counters))
+    shown = {labels["state"]: v for _, labels, v in samples(metrics)["coterie_gossip_members"]}
+    assert shown == {"alive": 2, "suspect": 1, "failed": 1, "left": 0}
+    assert value(metrics, "coterie_gossip_health_score") == 2
+    assert [value(metrics, f"coterie_gossip_{name}_total") for name in ("probes_failed", "suspicions", "refutations")] == [3, 4, 1]
+    assert value(metrics, "coterie_gossip_packets_total", direction="sent") == 9
+    assert value(metrics, "coterie_room_level", room="gossip", what="streams") == 5
+    whats = {labels["what"] for _, labels, _ in samples(metrics)["coterie_room_events_total"]}
+    assert whats == {"probe_failed", "suspected", "refuted", "packets sent"}, "a level is no counter"
+
+
+def test_every_kind_of_lost_packet_has_its_reason() -> None:
+    counters = {
+        "packets dropped": 1,
+        "packets dropped: wrong label": 2,
+        "packet parts dropped": 3,
+        "inbox_full": 4,
+        "packets not sent: ENETUNREACH": 5,
+        "packets received": 6,
+    }
+    assert packets_dropped(counters) == {
+        "undecodable": 1,
+        "wrong label": 2,
+        "undecodable part": 3,
+        "inbox full": 4,
+        "not sent: ENETUNREACH": 5,
+    }
+
+
+def test_an_inbox_is_as_old_as_its_sample() -> None:
+    now = [100.0]
+    inboxes = Inboxes("supervisor", 1.0, lambda: now[0])
+    quick, stuck, twin = FakeActor("urn:1"), FakeActor("urn:2"), FakeActor("urn:3")
+    stuck.actor_inbox.put("something")
+    actors: Any = [("raft", quick), ("subscriber", stuck), ("subscriber", twin)]
+    inboxes.look(actors)
+    assert inboxes.depths() == {"raft": 0, "subscriber": 1}
+    now[0] += 0.25
+    quick.asked[0].set("urn:1")
+    twin.asked[0].set("urn:3")
+    now[0] += 0.5
+    assert inboxes.ages() == {"raft": 0.25, "subscriber": 0.75}
+    inboxes.look(actors)
+    assert (len(quick.asked), len(stuck.asked)) == (2, 1), "one that has not answered gets no second sample"
+    quick.asked[1].set("urn:1")
+    now[0] += 9.0
+    assert inboxes.ages() == {"raft": 0.0, "subscriber": 9.75, "supervisor": 8.0}, "who does not come to look is stuck itself"
+    inboxes.look(actors[:1])
+    assert inboxes.depths() == {"raft": 0}
+
+
+@pytest.mark.parametrize("ends", ["a leader that was deposed", "a member that is not the leader"])
+def test_what_comes_late_shows_nothing_of_other_members(ends: str) -> None:
+    metrics = leading() if "deposed" in ends else Metrics("n1")
+    metrics.leader(False)
+    metrics.acked("n2", "a/b", 1, 11)
+    metrics.lag("n2", "a/b", 4)
+    assert not [row for rows in samples(metrics).values() for row in rows if "node" in row[1]]
 
 
 def test_any_topic_can_be_a_label() -> None:

@@ -89,3 +89,17 @@ def test_what_slow_listeners_miss_stands_in_the_status(node):
             bus.tell(Emit(ElectionStart(0.0, 1)))
         assert node.ask(Status()).dropped["events: missed by slow listeners"] == 3
         assert slow.missed == 3
+
+
+def test_one_election_at_the_start_is_one_change_of_the_leader():
+    """What Raft told while the node was starting is older than what it answered at the end of the start."""
+    led = []
+    node = ClusterSupervisor.start(config(on_leader_change=led.append))
+    try:
+        assert node.ask(Publish("t", b"1")).seq == 1
+        rooms = node._actor_weakref()._rooms
+        assert node.ask(Status()).leader_id == "n1"
+        assert "go_cluster_leader_changes_total 1.0" in rooms.metrics.text().decode()
+    finally:
+        node.stop()
+    assert [info.id for info in led][:1] == ["n1"]

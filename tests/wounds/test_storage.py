@@ -113,7 +113,7 @@ def test_the_file_of_the_buffer_does_not_grow_while_what_is_trimmed_makes_room(t
 
 def test_how_much_room_the_files_take_is_shown(tmp_path, monkeypatch):
     """The same threads: what grows must be seen to grow."""
-    monkeypatch.setattr("coterie.actors.supervisor.REFRESH", 0.1)
+    monkeypatch.setattr("coterie.actors.metrics_desk.REFRESH", 0.1)
     with Cluster(config(tmp_path, "n1", bootstrap=True)) as cluster:
         cluster.publish("t", b"x")
         address = cluster.ref.addresses()["http"]
