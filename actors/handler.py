@@ -17,6 +17,8 @@ import attrs
 from coterie.actors.base import Actor
 from coterie.actors.errors import HandlerFailed
 from coterie.actors.messages import Deliver, Delivered, HandleRead, HandleWrite
+from coterie.actors.traced import traced_call, traced_handler
+from coterie.actors.tracing import TRACING
 
 
 @attrs.define(slots=True)
@@ -60,9 +62,9 @@ class HandlerActor(Actor):
         if isinstance(message, Deliver):
             return self._deliver(message)
         if isinstance(message, HandleWrite):
-            return self._call(self.handle_write, message.op, message.data)
+            return self._call(self.handle_write, "handle write", message)
         if isinstance(message, HandleRead):
-            return self._call(self.handle_read, message.op, message.data)
+            return self._call(self.handle_read, "handle read", message)
         return self.on_message(message)
 
     def on_message(self, message: Any) -> Any:
@@ -72,6 +74,8 @@ class HandlerActor(Actor):
 
     def _deliver(self, batch: Deliver) -> Delivered:
         topic, handle, done = batch.topic, self.handle_sync, 0
+        if TRACING.on:
+            handle = traced_handler(batch, handle)
         try:
             if self._wants_record:
                 for seq, data, headers in batch.records:
@@ -86,9 +90,12 @@ class HandlerActor(Actor):
             return Delivered(done, error)
         return Delivered(done)
 
-    def _call(self, method: Any, op: str, data: bytes) -> bytes:
+    def _call(self, method: Any, name: str, message: HandleWrite | HandleRead) -> bytes:
+        op, call = message.op, method
+        if message.trace is not None:
+            call = traced_call(method, name, message.node, message.trace)
         try:
-            answer = method(op, data)
+            answer = call(op, message.data)
         except HandlerFailed:
             raise
         except Exception as error:

@@ -276,13 +276,15 @@ class Propose:
 
     context: any object; it comes back in `Committed` beside its entry, in `Appended` if `want_appended`, or in `ProposalsFailed`.
     With context None and an ask, the reply is the entry's index when it is committed. term: the leadership it is meant for; in another one it is refused
-    with NotLeader, since an earlier proposal of the same proposer may have been refused in between (0: any).
+    with NotLeader, since an earlier proposal of the same proposer may have been refused in between (0: any). extensions: go with the entry (a trace's context).
     """
 
-    __slots__ = ("context", "data", "term", "want_appended")
+    __slots__ = ("context", "data", "extensions", "term", "want_appended")
 
-    def __init__(self, data: bytes, context: Any = None, want_appended: bool = False, term: int = 0) -> None:
-        self.data, self.context, self.want_appended, self.term = data, context, want_appended, term
+    def __init__(
+        self, data: bytes, context: Any = None, want_appended: bool = False, term: int = 0, extensions: bytes | None = None
+    ) -> None:
+        self.data, self.context, self.want_appended, self.term, self.extensions = data, context, want_appended, term, extensions
 
 
 class Committed:
@@ -461,14 +463,30 @@ class Deliver:
     """Ask a handler actor to handle records of one topic, in order. -> Delivered.
 
     records: [(seq, data, headers | None)]; index and time (seconds since the epoch) are of their batch; attempt counts from 1 for the first record.
+    node: whose records they are; trace: the context in which it applied their entry, where that was traced.
     """
 
-    __slots__ = ("attempt", "index", "records", "time", "topic")
+    __slots__ = ("attempt", "index", "node", "records", "time", "topic", "trace")
 
     def __init__(
-        self, topic: str, records: list[tuple[int, bytes, dict[str, str] | None]], index: int, time: float, attempt: int = 1
+        self,
+        topic: str,
+        records: list[tuple[int, bytes, dict[str, str] | None]],
+        index: int,
+        time: float,
+        attempt: int = 1,
+        node: str = "",
+        trace: Any = None,
     ) -> None:
-        self.topic, self.records, self.index, self.time, self.attempt = topic, records, index, time, attempt
+        self.topic, self.records, self.index, self.time, self.attempt, self.node, self.trace = (
+            topic,
+            records,
+            index,
+            time,
+            attempt,
+            node,
+            trace,
+        )
 
 
 class Delivered:
@@ -482,14 +500,22 @@ class Delivered:
 
 @attrs.define(frozen=True)
 class HandleWrite:
+    """Ask a handler actor. trace: the context of the request, where somebody traces, and node: the node that asks."""
+
     op: str
     data: bytes
+    trace: Any = None
+    node: str = ""
 
 
 @attrs.define(frozen=True)
 class HandleRead:
+    """As `HandleWrite`."""
+
     op: str
     data: bytes
+    trace: Any = None
+    node: str = ""
 
 
 @attrs.define(frozen=True)

@@ -18,6 +18,8 @@ import pykka
 from coterie.actors.base import Ref
 from coterie.actors.errors import DeadlineExceeded
 from coterie.actors.messages import Publish
+from coterie.actors.traced import TracedPublisher, ask_traced
+from coterie.actors.tracing import TRACING
 
 GRACE = 1.0  # seconds a blocking ask waits beyond the request's own deadline, so that the typed answer comes first
 
@@ -25,8 +27,9 @@ GRACE = 1.0  # seconds a blocking ask waits beyond the request's own deadline, s
 class ClusterRef(Ref):
     """What a user holds: a `pykka.ActorRef` of the supervisor. A `Publish` goes straight to the publisher."""
 
-    publisher: Ref | None = None
+    publisher: Ref | TracedPublisher | None = None
     patience: float = 10.0
+    node: str = ""
 
     def tell(self, message: Any) -> None:
         publisher = self.publisher
@@ -41,8 +44,10 @@ class ClusterRef(Ref):
         publisher = self.publisher
         if message.__class__ is Publish and publisher is not None and not publisher.actor_stopped.is_set():
             future = publisher.ask(message, block=False)
+        elif TRACING.on:
+            future = ask_traced(self._ask_supervisor, message, self.node)
         else:
-            future = super().ask(message, block=False)
+            future = self._ask_supervisor(message)
         if not block:
             return future
         if timeout is None:
@@ -54,6 +59,9 @@ class ClusterRef(Ref):
             raise
         except pykka.Timeout:
             raise DeadlineExceeded(f"{type(message).__name__}: no answer within {timeout:g} s; it may still take effect") from None
+
+    def _ask_supervisor(self, message: Any) -> Any:
+        return super().ask(message, block=False)
 
     def addresses(self) -> dict[str, str]:
         """Where this node listens: raft, gossip, mgmt, http, grpc, each host:port as others dial it."""

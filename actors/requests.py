@@ -37,6 +37,7 @@ from coterie.actors.messages import (
 from coterie.actors.replication.requests import check_timeout
 from coterie.actors.routing import Request, Router
 from coterie.actors.topology import Picture
+from coterie.actors.traced import current_context
 
 
 class Requests:
@@ -59,25 +60,25 @@ class Requests:
 
     def write(self, message: Write, reply: LightFuture | None, forwarded: bool = False) -> None:
         """forwarded: another node has passed it on, so it is answered here or refused. Raises InvalidRequest."""
-        op, data, client = message.op, message.data, self._rooms.client
+        op, data, client, trace = message.op, message.data, self._rooms.client, current_context()
         self._route(
             f"write {op!r}",
             message,
             reply,
-            lambda: self._ask_handler(HandleWrite(op, data)),
-            lambda at, left: client.write(at, op, data, left),
+            lambda: self._ask_handler(HandleWrite(op, data, trace, self._picture.me)),
+            lambda at, left: client.write(at, op, data, left, trace),
             forwarded,
         )
 
     def read(self, message: Read, reply: LightFuture | None, forwarded: bool = False) -> None:
         """As `write`."""
-        op, data, client = message.op, message.data, self._rooms.client
+        op, data, client, trace = message.op, message.data, self._rooms.client, current_context()
         self._route(
             f"read {op!r}",
             message,
             reply,
-            lambda: self._ask_handler(HandleRead(op, data)),
-            lambda at, left: client.read(at, op, data, left),
+            lambda: self._ask_handler(HandleRead(op, data, trace, self._picture.me)),
+            lambda at, left: client.read(at, op, data, left, trace),
             forwarded,
         )
 

@@ -55,9 +55,13 @@ from coterie.actors.requests import Requests
 from coterie.actors.routing import Router
 from coterie.actors.status_desk import StatusDesk
 from coterie.actors.topology import Picture
+from coterie.actors.traced import Traced, TracedPublisher
+from coterie.actors.tracing import TRACING
 
 __all__ = ["ClusterRef", "ClusterSupervisor"]
 
+TRACING_PATIENCE = 1.0  # seconds at the stop for the spans that were finished
+TRACER_EVERY = 0.5  # seconds between looks whether somebody traces
 FATAL = ("raft", "publisher", "delivery", "buffer", "membership")
 
 _MEMBER_EVENTS = {"join": MemberJoin, "leave": MemberLeave, "failed": MemberFailed}
@@ -82,6 +86,7 @@ class ClusterSupervisor(Actor):
         self._fatal: CoterieError | None = None
         self._stopping = False
         self._metrics: MetricsDesk | None = None
+        self._tracer_at: float | None = None
 
     @classmethod
     def start(cls, *args: Any, **kwargs: Any) -> Any:
@@ -105,7 +110,8 @@ class ClusterSupervisor(Actor):
             self._requests = Requests(rooms, self._picture, self._router, self._post)
             self._status = StatusDesk(rooms, self._picture, self._notes, self._post)
             self._metrics = MetricsDesk(rooms, self._picture, ref, self._post)
-            ref.publisher, ref.patience = rooms.publisher, self.config.request_timeout
+            ref.node, ref.patience = self.config.node_id, self.config.request_timeout
+            self._look_for_tracer()
             # What the two told while they started waits in the inbox already, and is older than these.
             self.raft_changed(rooms.raft.ask(GetRaftView(), timeout=10), [])
             self.membership_changed(rooms.membership.ask(GetMembership(), timeout=10), None)
@@ -133,6 +139,7 @@ class ClusterSupervisor(Actor):
         if self._rooms is not None:
             self._rooms.say_good_bye(self._picture.raft, self._fatal is not None)
             self._rooms.close()
+        TRACING.ends.drain(TRACING_PATIENCE)
         if not self.failed.done:
             self.failed.set(None)
 
@@ -148,6 +155,9 @@ class ClusterSupervisor(Actor):
     # -- inbox ----------------------------------------------------------------------------------------------------------------
 
     def on_receive(self, message: Any) -> Any:
+        if message.__class__ is Traced:
+            with message.attached() as inner:
+                return self.on_receive(inner)
         if callable(message):
             return message()  # of this node's own rooms: a node that has failed still puts its status together
         if self._fatal is not None and not isinstance(message, (Status, Subscribe)) and message not in ("addresses", "failed"):
@@ -214,13 +224,23 @@ class ClusterSupervisor(Actor):
         return self.ref.send(work)
 
     def flush(self) -> None:
-        times = [self._metrics.next_time if self._metrics is not None else None, self._router.next_time()]
+        times = [self._metrics.next_time if self._metrics is not None else None, self._router.next_time(), self._tracer_at]
         self.wake_at(min((t for t in times if t is not None), default=None))
 
     def on_wake(self, now: float) -> None:
         self._router.expire(now)
+        if self._tracer_at is not None and now >= self._tracer_at:
+            self._look_for_tracer()
         if self._metrics is not None and self._metrics.on_wake(now):
             self._need().tidy()
+
+    def _look_for_tracer(self) -> None:
+        """The application may set its tracer provider at any time: from then on publishes come by way of what makes their spans."""
+        ref, publisher = self.ref, self._need().publisher
+        assert isinstance(ref, ClusterRef)
+        if TRACING.look() is not isinstance(ref.publisher, TracedPublisher) or ref.publisher is None:
+            ref.publisher = TracedPublisher(publisher, self.config.node_id, self.config.max_payload) if TRACING.on else publisher
+        self._tracer_at = time.monotonic() + TRACER_EVERY
 
     # -- what the rooms tell --------------------------------------------------------------------------------------------------
 
@@ -310,6 +330,7 @@ class ClusterSupervisor(Actor):
         rooms.metrics.failed()
         self._tell_metrics(lambda desk: desk.raft(picture.raft))
         self._look_around()  # whoever acts on it, and the gossip, must not take this node for the leader any more
+        self._tracer_at = None
         self.failed.set(self._fatal)
 
 

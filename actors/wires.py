@@ -98,9 +98,9 @@ class Wires:
     def ports(self, room: Callable[[], Replication | None]) -> NodePorts:
         """For the node service. `room` is None until the replication room runs: then everything is refused with NotLeader."""
 
-        def forwarded(session: Any, forward_id: int, data: bytes, reply: Callable[..., None]) -> None:
+        def forwarded(session: Any, forward_id: int, data: bytes, reply: Callable[..., None], trace: str) -> None:
             there = room()
-            if there is None or not there.publisher.send(ForwardedBatch(session, forward_id, data, reply)):
+            if there is None or not there.publisher.send(ForwardedBatch(session, forward_id, data, reply, trace)):
                 reply(forward_id, None, NotLeader())
 
         def session_closed(session: Any) -> None:

@@ -22,6 +22,7 @@ from coterie.actors.management.grpc_api import FORWARDED
 from coterie.actors.management.node_api import Batch
 from coterie.actors.management.requests import parse_status
 from coterie.actors.messages import Joined, Left, Published
+from coterie.actors.tracing import SpanContext, headers_of
 from coterie.proto.generated import cluster_pb2 as cluster
 from coterie.proto.generated import node_pb2 as node
 from coterie.transport.grpc_client import Answer, ChannelPool, ClientStream
@@ -47,14 +48,15 @@ class NodeClient:
 
     # -- requests -------------------------------------------------------------------------------------------------------------
 
-    def write(self, address: str, op: str, data: bytes, timeout: float) -> LightFuture:
-        """-> bytes."""
+    def write(self, address: str, op: str, data: bytes, timeout: float, trace: SpanContext | None = None) -> LightFuture:
+        """-> bytes. trace: the context that goes along."""
         return self._call(
             address,
             _MANAGEMENT + "AppWrite",
             cluster.AppWriteRequest(op=op, data=data),
             timeout,
             lambda b: cluster.AppWriteResponse.FromString(b).data,
+            trace=trace,
         )
 
     def publish(self, address: str, topic: str, data: bytes, timeout: float) -> LightFuture:
@@ -63,9 +65,9 @@ class NodeClient:
             address, _MANAGEMENT + "AppSync", cluster.AppSyncRequest(topic=topic, data=data), timeout, lambda _: Published(topic, 0, 0)
         )
 
-    def read(self, address: str, op: str, data: bytes, timeout: float) -> LightFuture:
-        """-> bytes."""
-        return self._call(address, _NODE + "Read", node.ReadRequest(op=op, data=data), timeout, _read_reply, repeatable=True)
+    def read(self, address: str, op: str, data: bytes, timeout: float, trace: SpanContext | None = None) -> LightFuture:
+        """As `write`."""
+        return self._call(address, _NODE + "Read", node.ReadRequest(op=op, data=data), timeout, _read_reply, repeatable=True, trace=trace)
 
     def join(self, address: str, member_id: str, raft_addr: str, timeout: float) -> LightFuture:
         """-> Joined."""
@@ -93,9 +95,17 @@ class NodeClient:
         return self._call(address, _REPLICATION + "Ack", request, timeout, lambda _: True, repeatable=True)
 
     def _call(
-        self, address: str, method: str, request: Message, timeout: float, read: Callable[[bytes], Any], repeatable: bool = False
+        self,
+        address: str,
+        method: str,
+        request: Message,
+        timeout: float,
+        read: Callable[[bytes], Any],
+        repeatable: bool = False,
+        trace: SpanContext | None = None,
     ) -> LightFuture:
         future = LightFuture()
+        metadata = self._metadata if trace is None else (*self._metadata, *headers_of(trace).items())
 
         def done(answer: Answer) -> None:
             error = from_answer(answer, address, repeatable)
@@ -109,7 +119,7 @@ class NodeClient:
             except (DecodeError, ValueError) as bad:
                 future.fail(Indeterminate(f"{address}: the answer to {method} cannot be read: {bad}"))
 
-        self._pool.call(address, method, request.SerializeToString(), max(0.001, timeout), done, self._metadata)
+        self._pool.call(address, method, request.SerializeToString(), max(0.001, timeout), done, metadata)
         return future
 
     # -- streams: opening one raises Unreachable when this node is stopping ----------------------------------------------------------
@@ -154,9 +164,9 @@ class ForwardLink:
     def __init__(self, stream: ClientStream) -> None:
         self._stream = stream
 
-    def send(self, forward_id: int, batch: bytes) -> bool:
+    def send(self, forward_id: int, batch: bytes, trace: str = "") -> bool:
         """False when the session is over; never blocks."""
-        return self._stream.send(node.ForwardRequest(id=forward_id, batch=batch).SerializeToString())
+        return self._stream.send(node.ForwardRequest(id=forward_id, batch=batch, trace=trace).SerializeToString())
 
     def close(self) -> None:
         """End it; `on_closed` is not called any more."""

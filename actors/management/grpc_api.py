@@ -21,6 +21,7 @@ from coterie.actors.future import LightFuture
 from coterie.actors.management.failures import GRPC_CODES, TRAILER, as_ours, kind_of, to_failure
 from coterie.actors.management.requests import check_id, check_op, check_raft_addr, check_topic
 from coterie.actors.management.service import ClusterService, status_json
+from coterie.actors.management.spans import keep_trace
 from coterie.actors.messages import Join, Leave, Publish, Write
 from coterie.proto import cluster_json
 from coterie.proto.errors import WireError
@@ -145,7 +146,7 @@ class _Management:
     def app_sync(self, body: bytes, call: Call) -> bytes:
         def work(spoken: Spoken) -> Message:
             request = spoken.read(cluster.AppSyncRequest)
-            carry_out(self._service, Publish(check_topic(request.topic), request.data), call)
+            carry_out(self._service, keep_trace(Publish(check_topic(request.topic), request.data), call.metadata), call)
             return cluster.AppSyncResponse()
 
         return _answered(body, call, work, cluster.AppSyncResponse)

@@ -26,6 +26,7 @@ from coterie.actors.management.event_feed import EventFeed
 from coterie.actors.management.failures import HTTP_STATUS, as_ours, kind_of
 from coterie.actors.management.requests import OPERATIONS, Operation, parse_object
 from coterie.actors.management.service import ClusterService, status_json, unready
+from coterie.actors.management.spans import keep_trace, traced_endpoint
 from coterie.transport.http_server import BodyTooLarge, BodyTooSlow, read_body
 from coterie.transport.logs import Log
 
@@ -65,7 +66,10 @@ def http_app(service: ClusterService, feed: EventFeed | None = None) -> Starlett
         Route("/readyz", endpoints.ready, methods=["GET"]),
         Route("/metrics", endpoints.metrics, methods=["GET"]),
         Route("/events", endpoints.events, methods=["GET"]),
-        *(Route(f"/{name}", endpoints.post(operation), methods=["POST"]) for name, operation in OPERATIONS.items()),
+        *(
+            Route(f"/{name}", traced_endpoint(service.node_id, f"/{name}", endpoints.post(operation)), methods=["POST"])
+            for name, operation in OPERATIONS.items()
+        ),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug})
 
@@ -121,7 +125,7 @@ class _Endpoints:
             except BodyTooSlow as error:
                 return _json(operation.refuse(InvalidRequest(str(error))), 408, close=True)
             try:
-                message = operation.parse(parse_object(body))
+                message = keep_trace(operation.parse(parse_object(body)), request.headers)
                 reply = await answer(self._service.request(message), self._service.patience(message))
             except Exception as error:  # noqa: BLE001 - as above
                 ours = as_ours(error)

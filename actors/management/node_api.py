@@ -45,12 +45,13 @@ class FollowSource(Protocol):
 class NodePorts:
     """What the wiring gives. Called from the server's threads; none of them may block.
 
-    forwarded(session, forward_id, batch, reply): a batch of a follower's session; `reply(forward_id, payload, error)` is called once, from any thread.
+    forwarded(session, forward_id, batch, reply, trace): a batch of a follower's session, and the context of its trace as text;
+    `reply(forward_id, payload, error)` is called once, from any thread.
     session_closed(session): nobody hears its answers any more. acks(node_id, {topic: seq}, announce): a member's acknowledgements.
     follow(node_id, {topic: next seq}): where the batches for that member come from; raises a CoterieError when this node cannot serve it.
     """
 
-    forwarded: Callable[[ForwardSession, int, bytes, Reply], object]
+    forwarded: Callable[[ForwardSession, int, bytes, Reply, str], object]
     session_closed: Callable[[ForwardSession], object]
     acks: Callable[[str, dict[str, int], bool], object]
     follow: Callable[[str, dict[str, int]], FollowSource]
@@ -63,7 +64,7 @@ def refusing_ports() -> NodePorts:
         raise NotLeader
 
     return NodePorts(
-        forwarded=lambda session, forward_id, batch, reply: reply(forward_id, None, NotLeader()),
+        forwarded=lambda session, forward_id, batch, reply, trace: reply(forward_id, None, NotLeader()),
         session_closed=lambda session: None,
         acks=lambda node_id, acks, announce: None,
         follow=no_source,
@@ -131,7 +132,7 @@ class _Node:
         try:
             for body in requests:
                 request = decode(node.ForwardRequest, body)
-                self._ports.forwarded(session, request.id, request.batch, session.reply)
+                self._ports.forwarded(session, request.id, request.batch, session.reply, request.trace)
         except CoterieError as error:  # not a ForwardRequest: the session's order cannot be kept, so it ends
             session.reply(0, None, error)
         finally:

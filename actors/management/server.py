@@ -22,6 +22,7 @@ from coterie.actors.management.node_api import NodePorts, node_service, refusing
 from coterie.actors.management.reflection import reflection_service
 from coterie.actors.management.replication_api import ReplicationPorts, refusing_replication, replication_service
 from coterie.actors.management.service import ClusterService
+from coterie.actors.management.spans import traced_services
 from coterie.proto.grpc_standard import HEALTH, REFLECTION
 from coterie.transport.addresses import Address, advertised, parse_address
 from coterie.transport.errors import AddressError, BindError
@@ -173,4 +174,4 @@ class ManagementServer(Actor):
         self._feed = EventFeed(self._service, answer)
         self._http = HttpServer(http_bind, http_app(self._service, self._feed), self.node, http_setting)
         services = grpc_services(self._service, self._ports, self._replication, self._board)
-        self._grpc = GrpcServer(grpc_bind, services, self.node, grpc_setting)
+        self._grpc = GrpcServer(grpc_bind, traced_services(self.node, services), self.node, grpc_setting)

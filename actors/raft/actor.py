@@ -99,7 +99,7 @@ class RaftActor(Actor):
         self._sink: Ref | None = None
         self._kept: list[Any] | None = [] if wait_for_sink else None
         self._random = random.Random(seed)
-        self._proposals: list[tuple[bytes, Any, bool]] = []
+        self._proposals: list[tuple[bytes, Any, bool, bytes | None]] = []
         self._want_appended: list[tuple[Any, int]] = []
         self._counts: dict[str, int] = {"elections": 0, "leaderships": 0, "proposals refused": 0}
         self._told_serving = False
@@ -157,7 +157,7 @@ class RaftActor(Actor):
 
     def on_stop(self) -> None:
         """Whoever waits is answered first: closing connections may take a while."""
-        contexts = [context for _, context, _ in self._proposals]
+        contexts = [context for _, context, _, _ in self._proposals]
         self._proposals = []
         self._fail(contexts, NotLeader())
         core = getattr(self, "core", None)
@@ -187,7 +187,7 @@ class RaftActor(Actor):
             if message.term and message.term != self.core.term:
                 self._refuse([context])
                 return LATER
-            self._proposals.append((message.data, context, message.want_appended))
+            self._proposals.append((message.data, context, message.want_appended, message.extensions))
             return LATER
         if kind is tuple:
             return self._from_transport(message)
@@ -244,12 +244,16 @@ class RaftActor(Actor):
         batch, self._proposals = self._proposals, []
         try:
             first = self.core.propose(
-                [data for data, _, _ in batch], [context for _, context, _ in batch], time.monotonic(), from_unix(time.time_ns())
+                [data for data, _, _, _ in batch],
+                [context for _, context, _, _ in batch],
+                time.monotonic(),
+                from_unix(time.time_ns()),
+                [extensions for _, _, _, extensions in batch],
             )
         except refusals.Refusal:
-            self._refuse([context for _, context, _ in batch])
+            self._refuse([context for _, context, _, _ in batch])
             return
-        for offset, (_, context, want_appended) in enumerate(batch):
+        for offset, (_, context, want_appended, _) in enumerate(batch):
             if want_appended:
                 self._want_appended.append((context, first + offset))
 

@@ -10,7 +10,7 @@ for each other: everything that arrived since the last `ready()` leaves in one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from random import Random
 from typing import Final
@@ -161,7 +161,14 @@ class RaftCore:
             node.leader_disconnected_at = now
             node.election_deadline = min(node.election_deadline, now + node.spread(node.settings.disconnect_grace))
 
-    def propose(self, commands: Sequence[bytes], contexts: Sequence[object | None], now: float, appended_at: bytes = b"") -> int:
+    def propose(
+        self,
+        commands: Sequence[bytes],
+        contexts: Sequence[object | None],
+        now: float,
+        appended_at: bytes = b"",
+        extensions: Iterable[bytes | None] = repeat(None),
+    ) -> int:
         """Append commands; the index of the first. Each context comes back beside its committed entry, or in `Ready.abandoned`.
 
         Raises NotLeading, TransferInProgress: then nothing was appended.
@@ -175,7 +182,7 @@ class RaftCore:
         if not commands:
             return first
         indexes = range(first, first + len(commands))
-        fields = zip(indexes, repeat(node.term), repeat(COMMAND), commands, repeat(None), repeat(appended_at))
+        fields = zip(indexes, repeat(node.term), repeat(COMMAND), commands, extensions, repeat(appended_at))
         node.log.append([_new_entry(Entry, values) for values in fields])
         node.contexts += contexts
         node.pump_wanted = True

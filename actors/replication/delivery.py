@@ -215,7 +215,7 @@ class Delivery(Actor):
         if topic.attempt > 1:
             self._counters["redelivered"] += 1
             self._metrics.redelivered(topic.topic, 1)
-        message = Deliver(topic.topic, records, batch.index, batch.time, topic.attempt)
+        message = Deliver(topic.topic, records, batch.index, batch.time, topic.attempt, self.node, batch.trace)
         topic.started = time.monotonic()
         topic.outstanding = future = self._handler.ask(message, block=False)
         future.on_done(partial(self._tell_done, topic.topic, future))

@@ -24,10 +24,12 @@ from collections.abc import Callable, Hashable
 from typing import Final, Protocol
 
 from coterie.actors.errors import CoterieError, Indeterminate, InvalidRequest, NoQuorum, NotLeader, Overloaded
+from coterie.actors.replication import spans
 from coterie.actors.replication.messages import ForwardedBatch
 from coterie.actors.replication.packing import Chunk, record_size
 from coterie.actors.replication.proposals import Ticket, answer_forwarded, fail
 from coterie.actors.replication.waiting import Waiting
+from coterie.actors.tracing import TRACING, Span
 from coterie.proto.errors import WireError
 from coterie.proto.forwarding import decode_answer, decode_forward, encode_forward
 from coterie.proto.record_batch import MAX_RECORDS, encode_batch
@@ -45,8 +47,8 @@ REFUSALS: Final = (NotLeader, Overloaded, NoQuorum)
 class Link(Protocol):
     """One ordered session to a leader."""
 
-    def send(self, forward_id: int, batch: bytes) -> bool:
-        """Queue one forward (proto.forwarding); must not block. False: it certainly was not and will not be sent, and the link is broken."""
+    def send(self, forward_id: int, batch: bytes, trace: str = "") -> bool:
+        """Queue one forward (proto.forwarding), with its trace; must not block. False: it certainly was not and will not be sent, and the link is broken."""
         ...
 
     def close(self) -> None: ...
@@ -79,10 +81,10 @@ class _Topic:
 
 
 class _Sent:
-    __slots__ = ("chunks", "size", "topic")
+    __slots__ = ("chunks", "size", "span", "topic")
 
-    def __init__(self, topic: str, chunks: list[Chunk], size: int) -> None:
-        self.topic, self.chunks, self.size = topic, chunks, size
+    def __init__(self, topic: str, chunks: list[Chunk], size: int, span: Span | None) -> None:
+        self.topic, self.chunks, self.size, self.span = topic, chunks, size, span
 
 
 class Forwarding:
@@ -95,7 +97,9 @@ class Forwarding:
         limit: int,
         most_bytes: int,
         failed: Callable[[int, CoterieError], None],
+        node: str = "",
     ) -> None:
+        self._node = node
         self._open_link, self._waiting, self._limit, self._most_bytes, self._failed = open_link, waiting, limit, most_bytes, failed
         self._link: Link | None = None
         self.link_id = 0
@@ -145,6 +149,8 @@ class Forwarding:
         sent = self._sent.pop(forward_id, None) if link_id == self.link_id else None
         if sent is None:
             return  # of a link that was given up: its batches have had their outcome
+        if sent.span is not None:
+            TRACING.finish(sent.span, error)
         topic = self._topics[sent.topic]
         topic.out -= 1
         self._out_bytes -= sent.size
@@ -173,6 +179,8 @@ class Forwarding:
             f"the connection to the leader {self._linked_to} ended before its answer: the publish may or may not take effect"
         )
         for sent in self._sent.values():
+            if sent.span is not None:
+                TRACING.finish(sent.span, unknown)
             safe = [chunk for chunk in sent.chunks if chunk.safe]
             self._topics[sent.topic].returned += safe
             self._fail([chunk for chunk in sent.chunks if not chunk.safe], unknown)
@@ -216,9 +224,10 @@ class Forwarding:
         wait = HOLD * (min(chunk.deadline for chunk in chunks) - now)
         data = encode_forward(encode_batch(name, int(wall * 1000), records).data, chunks[0].early, topic.epoch, wait)
         self._next_id += 1
-        if self._link is None or not self._link.send(self._next_id, data):
+        span = spans.forward(self._node, self._linked_to, name, chunks) if TRACING.on else None
+        if self._link is None or not self._link.send(self._next_id, data, spans.text_of(span)):
             return False
-        self._sent[self._next_id] = _Sent(name, chunks, size)
+        self._sent[self._next_id] = _Sent(name, chunks, size, span)
         topic.out += 1
         self._out_bytes += size
         return True
@@ -275,7 +284,7 @@ class Reception:
             message.reply(message.forward_id, None, InvalidRequest(f"forwarded batch: {error}"))
             return
         batch = forward.batch
-        ticket = Ticket(message.session, message.forward_id, forward.epoch, message.reply)
+        ticket = Ticket(message.session, message.forward_id, forward.epoch, message.reply, message.trace)
         epoch, earlier = self._refused.setdefault(message.session, {}).get(batch.topic, (0, None))
         if earlier is not None and forward.epoch <= epoch:
             refusal = earlier

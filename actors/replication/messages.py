@@ -12,7 +12,8 @@ from coterie.proto.record_batch import Record
 
 
 class NewBatch(NamedTuple):
-    """A batch that has its place: `records` begin at `first_seq`. time: seconds since the epoch; size: bytes of it, as stored."""
+    """A batch that has its place: `records` begin at `first_seq`. time: seconds since the epoch; size: bytes of it, as stored; trace: the context in which
+    its entry was applied here, where that was traced."""
 
     topic: str
     first_seq: int
@@ -20,6 +21,7 @@ class NewBatch(NamedTuple):
     time: float
     records: list[Record]
     size: int
+    trace: Any = None
 
     @property
     def last_seq(self) -> int:
@@ -105,15 +107,20 @@ class ForwardedBatch:
     """The wiring tells the leader's publisher: `data` (proto.forwarding) came over `session`.
 
     reply(forward_id, payload, error) is called once, from the publisher's thread: payload is the encoded answer, or error a CoterieError. NotLeader
-    and Overloaded mean: refused, certainly not in the log. It must not block.
+    and Overloaded mean: refused, certainly not in the log. It must not block. trace: the context that came with it (tracing.to_text), "" for none.
     """
 
-    __slots__ = ("data", "forward_id", "reply", "session")
+    __slots__ = ("data", "forward_id", "reply", "session", "trace")
 
     def __init__(
-        self, session: Hashable, forward_id: int, data: bytes, reply: Callable[[int, bytes | None, Exception | None], None]
+        self,
+        session: Hashable,
+        forward_id: int,
+        data: bytes,
+        reply: Callable[[int, bytes | None, Exception | None], None],
+        trace: str = "",
     ) -> None:
-        self.session, self.forward_id, self.data, self.reply = session, forward_id, data, reply
+        self.session, self.forward_id, self.data, self.reply, self.trace = session, forward_id, data, reply, trace
 
 
 class SessionClosed:

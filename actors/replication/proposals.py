@@ -11,10 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from coterie.actors.errors import CoterieError
 from coterie.actors.messages import Propose, Published
+from coterie.actors.replication import spans
 from coterie.actors.replication.packing import Chunk
+from coterie.actors.replication.spans import EntrySpans
 from coterie.actors.replication.state_machine import Placed
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
+from coterie.actors.tracing import TRACING
 from coterie.proto.forwarding import Duplicates, encode_answer
 from coterie.proto.record_batch import MAX_RECORDS, Batch, encode_batch, encode_entry
 
@@ -22,24 +25,26 @@ MOST_ENTRIES: Final = 4
 
 
 class Ticket(NamedTuple):
-    """Where the answer of a forwarded batch goes."""
+    """Where the answer of a forwarded batch goes. trace: the context that came with it, "" for none."""
 
     session: Any
     forward_id: int
     epoch: int
     reply: Callable[[int, bytes | None, Exception | None], None]
+    trace: str = ""
 
 
 class Proposal:
-    """One entry under way; the context of its `Propose`. chunks: of each batch, in its order."""
+    """One entry under way; the context of its `Propose`. chunks: of each batch, in its order. trace: its spans, where somebody traces."""
 
-    __slots__ = ("batches", "chunks", "early", "started")
+    __slots__ = ("batches", "chunks", "early", "started", "trace")
 
     def __init__(self, started: float) -> None:
         self.batches: list[Batch] = []
         self.chunks: list[list[Chunk]] = []
         self.early = False
         self.started = started
+        self.trace: EntrySpans | None = None
 
     def all_chunks(self) -> list[Chunk]:
         return [chunk for chunks in self.chunks for chunk in chunks]
@@ -48,7 +53,8 @@ class Proposal:
 class Proposals:
     """The entries under way. `in_flight[topic]`: how many of a topic's records are in them."""
 
-    def __init__(self, raft: Any, window: Window, most_bytes: int, most_entries: int = MOST_ENTRIES) -> None:
+    def __init__(self, raft: Any, window: Window, most_bytes: int, most_entries: int = MOST_ENTRIES, node: str = "") -> None:
+        self._node = node
         self._raft, self._window, self._most_bytes, self._most_entries = raft, window, most_bytes, most_entries
         self.under_way: dict[Proposal, None] = {}
         self.in_flight: dict[str, int] = {}
@@ -65,14 +71,21 @@ class Proposals:
             if proposal is None:
                 return
             self.under_way[proposal] = None
-            self._raft.tell(Propose(encode_entry([batch.data for batch in proposal.batches]), proposal, proposal.early, term))
+            data, early, extensions = encode_entry([batch.data for batch in proposal.batches]), proposal.early, None
+            if TRACING.on:
+                proposal.trace = spans.entry(self._node, proposal.batches, proposal.chunks, term)
+                if proposal.trace is not None:
+                    early, extensions = True, proposal.trace.extensions
+            self._raft.tell(Propose(data, proposal, early, term, extensions))
 
     def room(self, topic: str) -> int:
         return self._window.room(topic, self.in_flight.get(topic, 0))
 
-    def ended(self, proposal: Proposal) -> None:
+    def ended(self, proposal: Proposal, error: Exception | None = None) -> None:
         """It is committed, or failed."""
         if proposal in self.under_way:
+            if proposal.trace is not None:
+                proposal.trace.ended(error)
             del self.under_way[proposal]
             for batch in proposal.batches:
                 left = self.in_flight[batch.topic] - len(batch.records)

@@ -43,6 +43,7 @@ from coterie.actors.messages import (
     TopicStatus,
     Topology,
 )
+from coterie.actors.replication import spans
 from coterie.actors.replication.forwarding import Forwarding, LeaderLink, Link, Reception
 from coterie.actors.replication.messages import (
     DeliveryView,
@@ -66,6 +67,7 @@ from coterie.actors.replication.registrar import Registrar, RosterProposal
 from coterie.actors.replication.state_machine import StateMachine
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
+from coterie.actors.tracing import TRACING
 
 TICK: Final = 0.05  # seconds
 # Raft hands out a window of committed entries before it wants to hear how far we are; it is told well before that, not at each commit.
@@ -118,8 +120,8 @@ class Publisher(Actor):
         self._metrics = metrics or NoMetrics()
         self._waiting = Waiting(limits.max_payload, limits.request_timeout, limits.waiting_records, limits.waiting_bytes)
         self._window = Window(limits.window, machine.last_seq)
-        self._proposals = Proposals(raft, self._window, limits.entry_bytes, limits.entries)
-        self._forwarding = Forwarding(self._open_link, self._waiting, limits.window, limits.entry_bytes, self._count_told)
+        self._proposals = Proposals(raft, self._window, limits.entry_bytes, limits.entries, node)
+        self._forwarding = Forwarding(self._open_link, self._waiting, limits.window, limits.entry_bytes, self._count_told, node)
         self._reception = Reception(self._waiting)
         self._reader = Reader(self._count, self.log)
         self._registrar = Registrar(raft, machine.roster, self._count)
@@ -199,8 +201,9 @@ class Publisher(Actor):
         unknown = Indeterminate("the node stopped before the outcome was known: the publish may or may not take effect")
         for chunk in self._waiting.remove(lambda _: True):
             self._fail([chunk], not_done if chunk.ticket is None else self._not_leader())
-        for proposal in self._proposals.under_way:
+        for proposal in list(self._proposals.under_way):
             self._fail(proposal.all_chunks(), unknown)
+            self._proposals.ended(proposal, unknown)
         self._fail(self._forwarding.stop(), unknown)
 
     def on_restart(self) -> None:
@@ -231,6 +234,8 @@ class Publisher(Actor):
     def _appended(self, message: Appended) -> None:
         for proposal, index in message.items:
             if proposal.__class__ is Proposal:
+                if proposal.trace is not None:
+                    proposal.trace.appended(index)
                 for chunk in proposal.all_chunks():
                     if chunk.early and not chunk.settled:
                         self._count("answers_lost", answer_early(chunk, index))
@@ -241,7 +246,7 @@ class Publisher(Actor):
                 self._registrar.failed(proposal, time.monotonic())
             if proposal.__class__ is not Proposal:
                 continue
-            self._proposals.ended(proposal)
+            self._proposals.ended(proposal, message.error)
             chunks = proposal.all_chunks()
             if isinstance(message.error, NotLeader):
                 self._waiting.put_back(chunk for chunk in chunks if chunk.ticket is None)
@@ -290,12 +295,14 @@ class Publisher(Actor):
     # -- from the log ---------------------------------------------------------------------------------------------------------
 
     def _committed(self, message: Committed) -> None:
-        machine = self._machine
+        machine, traced = self._machine, {}
         self._untold_entries += len(message.entries)
         for entry, context in message.entries:
             self._untold_bytes += len(entry.data or b"")
             if entry.index <= machine.applied[0]:
                 continue
+            if entry.extensions is not None and TRACING.on and (span := spans.apply(self.node, entry)) is not None:
+                traced[entry.index] = span
             if context.__class__ is not Proposal:
                 machine.apply(entry.index, entry.term, *self._reader.entry(entry))
                 if context.__class__ is RosterProposal:
@@ -309,12 +316,12 @@ class Publisher(Actor):
                     if lost:
                         self._count("answers_lost", lost)
                 self._metrics.commit_seconds(time.monotonic() - own.started, sum(len(b.records) for b in own.batches))
-        self._hand_out(message.entries[-1][0].index if message.entries else 0)
+        self._hand_out(message.entries[-1][0].index if message.entries else 0, traced)
 
-    def _hand_out(self, index: int) -> None:
+    def _hand_out(self, index: int, traced: dict[int, Any]) -> None:
         """What the state machine decided goes to the buffer and to delivery; Raft hears how far we are."""
         outcome = self._machine.take_outcome()
-        fresh = outcome.fresh
+        fresh = spans.marked(outcome.fresh, traced) if traced else outcome.fresh
         self._writer.send(WriteBatches(outcome.stored, self._machine.applied, outcome.ids, outcome.next_seqs, outcome.roster))
         if outcome.roster is not None:
             self._registrar.reconcile(self._topology)
@@ -372,7 +379,7 @@ class Publisher(Actor):
             chunks = proposal.all_chunks()
             self._fail([chunk for chunk in chunks if _overdue(chunk, now)], unknown)
             if all(chunk.settled and _overdue(chunk, now) for chunk in chunks):
-                self._proposals.ended(proposal)  # if Raft forgot it, the others must not wait for it
+                self._proposals.ended(proposal, unknown)  # if Raft forgot it, the others must not wait for it
         self._forwarding.expire(now)
 
     def _fail(self, chunks: list[Chunk], error: CoterieError) -> None:

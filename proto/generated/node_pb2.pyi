@@ -34,12 +34,14 @@ class ReadReply(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
 
 class ForwardRequest(_message.Message):
-    __slots__ = ("id", "batch")
+    __slots__ = ("id", "batch", "trace")
     ID_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     id: int
     batch: bytes
-    def __init__(self, id: _Optional[int] = ..., batch: _Optional[bytes] = ...) -> None: ...
+    trace: str
+    def __init__(self, id: _Optional[int] = ..., batch: _Optional[bytes] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class ForwardReply(_message.Message):
     __slots__ = ("id", "ok", "payload", "failure")

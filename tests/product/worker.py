@@ -33,6 +33,7 @@ from coterie import (
     Write,
 )
 from tests.product.load import Load, digest
+from tests.product.spans import trace_to_files
 
 _out = threading.Lock()
 
@@ -54,6 +55,7 @@ class Recorder(HandlerActor):
         self.written = 0
         self.free = threading.Event()
         self.free.set()
+        self.tracer: Any = None
 
     def handle_sync(self, topic: str, data: bytes, record: Any = None) -> None:
         self.free.wait()
@@ -61,9 +63,15 @@ class Recorder(HandlerActor):
         row = (json.dumps(topic), record.seq, record.index, record.attempt, os.getpid(), digest(data), head)
         os.write(self.file, ("\t".join(map(str, row)) + "\n").encode())
         self.delivered += 1
+        if self.tracer is not None:
+            with self.tracer.start_as_current_span("handling"):
+                pass
 
     def handle_write(self, op: str, request: bytes) -> bytes:
         self.written += 1
+        if self.tracer is not None:
+            with self.tracer.start_as_current_span("writing"):
+                pass
         return f"{self.node_id}:{op}:".encode() + request
 
     def handle_read(self, op: str, request: bytes) -> bytes:
@@ -97,6 +105,7 @@ class Worker:
         self.cluster = ClusterSupervisor.start(self.config)
         recorder = Recorder.start(settings["deliveries"], self.config.node_id)
         self.recorder: Recorder = recorder._actor_weakref()  # type: ignore[assignment]
+        self.tracer = self.recorder.tracer = trace_to_files(self.config.node_id)
         if settings.get("handler", True):
             self.cluster.ask(RegisterHandler(recorder))
         self.loads: dict[str, Load] = {}
@@ -109,7 +118,11 @@ class Worker:
     def handle(self, command: dict[str, Any]) -> Any:
         do = getattr(self, "do_" + command.pop("cmd").replace("-", "_"))
         del command["n"]
-        answer = do(**command)
+        if self.tracer is not None and do != self.do_status:
+            with self.tracer.start_as_current_span("asking"):
+                answer = do(**command)
+        else:
+            answer = do(**command)
         return attrs.asdict(answer) if attrs.has(type(answer)) else answer
 
     def do_status(self, local: bool = False, timeout: float = 5) -> Any:

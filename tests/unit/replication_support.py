@@ -137,12 +137,12 @@ class Session:
         self.closed = False
         self.mute = False
 
-    def send(self, forward_id, batch):
+    def send(self, forward_id, batch, trace=""):
         if self.closed or self.leader_id in self.links.down:
             return False
         self.sent.append((forward_id, batch))
         if not self.links.swallow:
-            self.links.rooms[self.leader_id].publisher.send(ForwardedBatch(self.session, forward_id, batch, self._reply))
+            self.links.rooms[self.leader_id].publisher.send(ForwardedBatch(self.session, forward_id, batch, self._reply, trace))
         return True
 
     def _reply(self, forward_id, payload, error):

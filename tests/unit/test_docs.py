@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FOLDERS = ("actors", "benchmarks", "coterie", "deploy", "docs", "examples", "proto", "tests", "tools", "transport")
 # What looks like a path and is none of the repository: files that a node or a command makes, and a thread.
-ELSEWHERE = {"coterie/log", "figures.json", "data.mdb", "lock.mdb", "node.json", "members.json"}
+ELSEWHERE = {"coterie/log", "coterie/trace", "figures.json", "data.mdb", "lock.mdb", "node.json", "members.json"}
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

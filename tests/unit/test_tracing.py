@@ -1,0 +1,335 @@
+"""Tracing in one process: contexts as text, spans of batches, what the handler sees, and what nobody pays for while nobody traces."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanContext, TraceFlags, TraceState
+
+from coterie import Cluster, Config, HandlerActor, HandlerFailed, InvalidRequest, Publish
+from coterie.actors import tracing
+from coterie.actors.management.spans import keep_trace
+from coterie.actors.reference import ClusterRef
+from coterie.actors.replication import spans
+from coterie.actors.replication.packing import Chunk
+from coterie.actors.replication.proposals import Ticket
+from coterie.actors.traced import TracedPublisher
+from coterie.actors.tracing import TRACING, context_of, from_text, headers_of, to_text
+from coterie.proto.raft_messages import COMMAND, Entry
+from coterie.proto.record_batch import encode_batch
+from tests.product.wait import wait_for
+
+WAIT = 20.0
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Traces:
+    """An application's provider, and the spans that were exported."""
+
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.provider = TracerProvider()
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.set = False
+
+    @property
+    def all(self) -> list[ReadableSpan]:
+        assert TRACING.ends.drain(WAIT)
+        return list(self.exporter.get_finished_spans())
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self.all if span.name == name]
+
+    def wait(self, name: str, count: int = 1) -> list[ReadableSpan]:
+        wait_for(lambda: len(self.named(name)) >= count, WAIT, f"{count} × {name}")
+        return self.named(name)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Iterator[Traces]:
+    """A provider that is there once `set` is True."""
+    traces, nobody = Traces(), trace.ProxyTracerProvider()
+    with monkeypatch.context() as patch:
+        patch.setattr(trace, "get_tracer_provider", lambda: traces.provider if traces.set else nobody)
+        patch.setattr(TRACING, "ends", tracing._Ends())
+        TRACING.look()
+        yield traces
+        TRACING.ends.drain(WAIT)
+    TRACING.look()
+
+
+@pytest.fixture
+def traces(later: Traces) -> Traces:
+    later.set = True
+    TRACING.look()
+    return later
+
+
+class Handler(HandlerActor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[bytes, Any, dict[str, str] | None]] = []
+        self.fail = 0
+
+    def handle_sync(self, topic: str, data: bytes, record: Any = None) -> None:
+        self.seen.append((data, trace.get_current_span().get_span_context(), record.headers))
+        if self.fail:
+            self.fail -= 1
+            raise ValueError("not today")
+
+    def handle_write(self, op: str, request: bytes) -> bytes:
+        if op == "fail":
+            raise ValueError("not today")
+        return f"{trace.get_current_span().get_span_context().span_id}".encode()
+
+
+class World:
+    def __init__(self, **config: Any) -> None:
+        anywhere = dict.fromkeys(("raft_addr", "mem_bind", "mgmt_addr"), "127.0.0.1:0")
+        ref = Handler.start()
+        self.handler: Handler = ref._actor_weakref()  # type: ignore[assignment]
+        self.cluster = Cluster(Config(node_id="n1", bootstrap=True, **{**anywhere, **config}), ref)
+        self.stop = lambda: (self.cluster.stop(), ref.stop())
+
+    def delivered(self, count: int) -> list[Any]:
+        wait_for(lambda: len(self.handler.seen) >= count, WAIT, f"{count} deliveries")
+        return self.handler.seen
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    world = World(**getattr(request, "param", {"repl_retry": 0.05}))
+    yield world
+    world.stop()
+
+
+# -- contexts as text -------------------------------------------------------------------------------------------------------------
+
+contexts = st.builds(
+    lambda t, s, flags, state: SpanContext(t, s, True, TraceFlags(flags), TraceState(list(state.items()))),
+    st.integers(1, (1 << 128) - 1),
+    st.integers(1, (1 << 64) - 1),
+    st.integers(0, 255),
+    st.dictionaries(st.from_regex(r"[a-z][a-z0-9]{0,9}", fullmatch=True), st.from_regex(r"[!-+\--<>-~]{1,20}", fullmatch=True), max_size=5),
+)
+
+
+@given(contexts)
+def test_a_context_survives_the_way_as_text(context: SpanContext) -> None:
+    assert from_text(to_text(context)) == context
+    assert context_of(headers_of(context)) == context
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "x", PARENT[:-1], PARENT + "x", PARENT.replace("00-", "ff-", 1), "00-" + "0" * 32 + PARENT[35:], PARENT * 20]
+)
+def test_what_is_no_context_is_none(text: str) -> None:
+    assert from_text(text) is None
+    assert context_of({"traceparent": text}) is None
+
+
+def test_headers_that_are_no_text_are_no_context() -> None:
+    assert context_of({"traceparent": b"x"}) is None  # type: ignore[dict-item]
+    assert context_of({"traceparent": PARENT, "tracestate": 1}) is None  # type: ignore[dict-item]
+    assert context_of(None) is None
+
+
+# -- spans of batches -------------------------------------------------------------------------------------------------------------
+
+
+def record(trace_id: int, span_id: int, sampled: bool = True) -> list[Any]:
+    return [b"x", None, headers_of(SpanContext(trace_id, span_id, True, TraceFlags(int(sampled))))]
+
+
+def chunk(*records: Any, ticket: Any = None) -> Chunk:
+    made = Chunk("t", 0, 0.0, False, ticket)
+    made.records = list(records)
+    return made
+
+
+def forwarded(span: Any) -> ReadableSpan:
+    assert span is not None
+    return span  # type: ignore[no-any-return]
+
+
+def test_a_batch_of_one_trace_is_a_child_and_links_its_other_spans(traces: Traces) -> None:
+    span = forwarded(spans.forward("n2", "n1", "t", [chunk(record(7, 1), b"plain", record(7, 2)), chunk(record(7, 1))]))
+    assert span.parent is not None
+    assert (span.parent.trace_id, span.parent.span_id) == (7, 1)
+    assert [link.context.span_id for link in span.links] == [2]
+    assert (span.attributes or {})["messaging.batch.message_count"] == 4
+
+
+def test_a_batch_of_several_traces_begins_its_own_and_links_all(traces: Traces) -> None:
+    span = forwarded(spans.forward("n2", "n1", "t", [chunk(record(7, 1), record(8, 2), record(9, 3, sampled=False))]))
+    assert span.parent is None
+    assert [link.context.span_id for link in span.links] == [1, 2]
+
+
+def test_a_huge_batch_of_many_traces_has_as_many_links_as_are_kept(traces: Traces) -> None:
+    span = forwarded(spans.forward("n2", "n1", "t", [chunk(*(record(n, n) for n in range(1, 1000)))]))
+    assert len(span.links) == spans.MOST_PARENTS
+
+
+def test_nothing_sampled_is_no_span(traces: Traces) -> None:
+    assert spans.forward("n2", "n1", "t", [chunk(b"plain", record(7, 1, sampled=False))]) is None
+    batch = encode_batch("t", 1, [b"plain"])
+    assert spans.entry("n1", [batch], [[chunk(b"plain")]], 1) is None
+
+
+def test_an_entry_s_applications_on_all_nodes_are_children_of_its_commit(traces: Traces) -> None:
+    text = to_text(SpanContext(7, 5, True, TraceFlags(1)))
+    batch = encode_batch("t", 1, [record(7, 1)])
+    entry = spans.entry("n1", [batch], [[chunk(record(7, 1), ticket=Ticket("s", 1, 1, lambda *_: None, text))]], 3)
+    assert entry is not None
+    committed = Entry(9, 3, COMMAND, b"", entry.extensions)
+    applied = [spans.apply(node, committed) for node in ("n1", "n2")]
+    entry.ended(None)  # the quorum had it before the leader's own disk
+    entry.appended(9)
+    (commit,), (propose,) = traces.wait("commit"), traces.wait("propose")
+    assert (propose.parent.span_id, propose.kind.name) == (5, "SERVER")  # type: ignore[union-attr]
+    assert commit.parent.span_id == propose.context.span_id  # type: ignore[union-attr]
+    assert {span.parent.span_id for span in applied if span is not None} == {commit.context.span_id}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("extensions", [b"", b"\xff\xfe", b"chunk", PARENT[:-2].encode() + b"00"])
+def test_extensions_of_others_are_no_trace(traces: Traces, extensions: bytes) -> None:
+    assert spans.apply("n1", Entry(9, 3, COMMAND, b"", extensions)) is None
+
+
+# -- a node -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_handler_works_inside_the_deliver_span(traces: Traces, world: World) -> None:
+    with traces.provider.get_tracer("app").start_as_current_span("asking") as asking:
+        place = world.cluster.publish("t", b"x", message_id="m1", headers={"a": "b"})
+    ((_, current, headers),) = world.delivered(1)
+    (deliver,), (publish,), (apply,) = traces.wait("deliver t"), traces.wait("publish t"), traces.wait("apply")
+    assert current == deliver.context
+    assert headers == {"a": "b", **headers_of(publish.context)}
+    assert publish.parent == asking.get_span_context()
+    assert deliver.parent == apply.context
+    found = dict(publish.attributes or {})
+    assert (found["messaging.message.id"], found["coterie.seq"], found["coterie.index"]) == ("m1", place.seq, place.index)
+    assert found["messaging.operation.type"] == "send"
+    assert dict(deliver.attributes or {})["messaging.operation.type"] == "process"
+
+
+def test_a_provider_that_is_set_after_the_start_is_found(later: Traces, world: World) -> None:
+    world.cluster.publish("t", b"before")
+    assert world.delivered(1)[0][2] is None
+    later.set = True
+    wait_for(lambda: TRACING.on and isinstance(world.cluster.ref.publisher, TracedPublisher), WAIT, "the provider is found")
+    world.cluster.publish("t", b"after")
+    later.wait("deliver t")
+    assert [span.name for span in later.all if span.name.startswith("publish")] == ["publish t"]
+
+
+def test_a_failing_handler_is_seen_and_its_next_attempt(traces: Traces, world: World) -> None:
+    world.handler.fail = 1
+    world.cluster.publish("t", b"x")
+    first, second = traces.wait("deliver t", 2)
+    assert (first.status.status_code.name, dict(first.attributes or {})["error.type"]) == ("ERROR", "ValueError")
+    assert [dict(span.attributes or {})["coterie.attempt"] for span in (first, second)] == [1, 2]
+    assert second.status.status_code.name == "UNSET"
+
+
+def test_what_the_caller_says_in_the_headers_comes_before_the_current_span(traces: Traces, world: World) -> None:
+    message = Publish("t", b"x", headers={"traceparent": PARENT, "tracestate": "a=b"})
+    with traces.provider.get_tracer("app").start_as_current_span("asking"):
+        world.cluster.ref.ask(message)
+    (publish,) = traces.wait("publish t")
+    assert publish.parent is not None
+    assert to_text(publish.parent) == f"{PARENT} a=b"
+    assert message.headers == {"traceparent": PARENT, "tracestate": "a=b"}  # it is the caller's
+    assert world.delivered(1)[0][2] == {**headers_of(publish.context), "tracestate": "a=b"}
+
+
+def test_a_publish_that_is_told_or_refused_has_its_span(traces: Traces, world: World) -> None:
+    world.cluster.ref.tell(Publish("told", b"x"))
+    traces.wait("publish told")
+    with pytest.raises(InvalidRequest):
+        world.cluster.publish("refused", b"x", headers=["no dict"])  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest):
+        world.cluster.publish(7, b"x")  # type: ignore[arg-type]
+    (refused,) = traces.wait("publish refused")
+    assert dict(refused.attributes or {})["error.type"] == "InvalidRequest"
+
+
+@pytest.mark.parametrize("world", [{"max_payload": 4096}], indirect=True)
+def test_a_record_as_large_as_may_be_is_published_without_its_context(traces: Traces, world: World) -> None:
+    world.cluster.publish("t", b"x" * 4096)
+    world.cluster.publish("t", b"x" * 100, headers={str(n): "" for n in range(64)})
+    assert [headers and "traceparent" in headers for _, _, headers in world.delivered(2)] == [None, False]
+    assert len(traces.wait("publish t", 2)) == 2
+
+
+def test_a_write_and_its_failure(traces: Traces, world: World) -> None:
+    inside = int(world.cluster.write("op", b""))
+    (handle,), (write,) = traces.wait("handle write"), traces.wait("write")
+    assert (handle.context.span_id, handle.parent) == (inside, write.context)
+    with pytest.raises(HandlerFailed):
+        world.cluster.write("fail", b"")
+    wait_for(lambda: [s.status.status_code.name for s in traces.named("write")] == ["UNSET", "ERROR"], WAIT, "the failed write's span")
+
+
+def test_a_processor_that_blocks_holds_nobody_up(traces: Traces, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = threading.Event()
+    blocked = TracerProvider()
+    exporter = InMemorySpanExporter()
+    blocked.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(exporter, "export", lambda spans: free.wait())
+    traces.provider = blocked
+    TRACING.ends._most = 5
+    TRACING.look()
+    try:
+        for n in range(20):
+            world.cluster.publish("t", b"%d" % n)
+        world.delivered(20)
+        assert TRACING.ends.dropped > 0
+    finally:
+        free.set()
+    assert TRACING.ends.drain(WAIT)
+
+
+def test_a_processor_that_raises_is_survived(traces: Traces, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimpleSpanProcessor, "on_end", lambda *_: 1 / 0)
+    world.cluster.publish("t", b"x")
+    assert TRACING.ends.drain(WAIT)
+    monkeypatch.undo()
+    world.cluster.publish("t", b"y")
+    world.delivered(2)
+
+
+# -- nobody traces ----------------------------------------------------------------------------------------------------------------
+
+
+def test_while_nobody_traces_nothing_stands_in_the_way_and_no_span_is_asked_for(later: Traces, world: World, monkeypatch: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a span was asked for")
+
+    monkeypatch.setattr(trace.NoOpTracer, "start_span", refuse)
+    monkeypatch.setattr(type(TRACING), "start", refuse)
+    assert isinstance(world.cluster.ref, ClusterRef)
+    assert type(world.cluster.ref.publisher).__name__ == "Ref"
+    world.cluster.publish("t", b"x")
+    world.cluster.write("op", b"")
+    assert world.delivered(1) == [(b"x", trace.INVALID_SPAN_CONTEXT, None)]
+
+
+def test_a_caller_s_trace_is_passed_on_while_nobody_traces(later: Traces, world: World) -> None:
+    world.cluster.publish("t", b"x", headers={"traceparent": PARENT})
+    assert world.delivered(1)[0][2] == {"traceparent": PARENT}
+    found = keep_trace(Publish("t", b"x"), {"traceparent": PARENT, "tracestate": "a=b", "cookie": "secret"})
+    assert found.headers == {"traceparent": PARENT, "tracestate": "a=b"}
+    assert keep_trace(Publish("t", b"x"), {"traceparent": "garbage"}).headers is None
+    assert keep_trace(Publish("t", b"x"), {}).headers is None
