@@ -16,6 +16,7 @@ import pykka
 from coterie import __version__
 from coterie.actors.base import LATER, Crash, Ref
 from coterie.actors.config import Config
+from coterie.actors.config_security import gossip_security, open_tls
 from coterie.actors.data_dir import DataDir
 from coterie.actors.errors import BindFailed, InvalidRequest
 from coterie.actors.event_bus import Callbacks, EventBus
@@ -60,6 +61,7 @@ from coterie.transport.addresses import parse_address
 from coterie.transport.errors import AddressError, BindError
 from coterie.transport.gossip import check_bind
 from coterie.transport.grpc_client import ChannelPool
+from coterie.transport.tls import Tls
 
 STOP_PATIENCE = 5.0  # seconds for each room to stop
 TRANSFER_PATIENCE = 2.0
@@ -80,6 +82,7 @@ class Rooms:
         self.metrics = Metrics(config.node_id, __version__)
         self.health = HealthBoard()
         self.app_handler: Any = None
+        self.tls: Tls | None = None
         self._closing: list[Callable[[], object]] = []  # what is open, latest last
         self._closing_since = 0.0
         self._replication: Replication | None = None
@@ -89,8 +92,11 @@ class Rooms:
     # -- opening --------------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Raises StorageError, BindFailed."""
+        """Raises ConfigError, StorageError, BindFailed."""
         config = self.config
+        self.tls = open_tls(config)
+        if self.tls is not None:
+            self._closing.append(self.tls.close)
         directory, log, buffer = self._open_storage()
         self.events = self._start(EventBus, config.node_id, self._on_crash)
         if Callbacks.wanted(config):
@@ -138,7 +144,7 @@ class Rooms:
 
     def _open_management(self) -> None:
         config, supervisor = self.config, self._supervisor
-        pool = ChannelPool(config.node_id, observer=self.metrics.channels)
+        pool = ChannelPool(config.node_id, observer=self.metrics.channels, tls=self.tls)
         self._closing.append(pool.close)
         self.client = NodeClient(pool, config.node_id)
         self.wires = Wires(config.node_id, self.client)
@@ -162,6 +168,7 @@ class Rooms:
             pool,
             self.wires.replication_ports(self._publishing),
             self.health,
+            tls=self.tls,
             node=config.node_id,
             on_crash=self._on_crash,
         )
@@ -204,6 +211,7 @@ class Rooms:
             applied=self._replication.applied[0],
             bootstrap=config.bootstrap,
             wait_for_sink=True,
+            tls=self.tls,
             observe=self._raft_changed,
             on_stored=self.metrics.fsync_seconds if self.stores else None,
             on_crash=self._on_crash,
@@ -235,6 +243,7 @@ class Rooms:
             source(config),
             self._membership_changed,
             members_path=directory.members_path if directory is not None else None,
+            security=gossip_security(config),
             on_crash=on_crash,
         )
         try:
@@ -277,6 +286,8 @@ class Rooms:
     def management_counters(self) -> dict[str, int]:
         """What the HTTP and the gRPC server have refused, and what subscribers over gRPC have missed."""
         counters: dict[str, int] = self._management.counters()
+        if self.tls is not None:
+            counters |= {f"tls: {reason}": count for reason, count in self.tls.counters.snapshot().items()}
         return counters if self._replication is None else {**counters, **self._replication.subscriptions.counters()}
 
     def tidy(self) -> None:
@@ -291,6 +302,9 @@ class Rooms:
         replication = self._replication
         if replication is not None:
             yield from replication.actors()
+
+    def tls_warnings(self) -> tuple[str, ...]:
+        return self.tls.warnings() if self.tls is not None else ()
 
     def subscribe(self, message: Subscribe, reply: LightFuture | None) -> Any:
         """Pass a subscription to the bus; its answer goes to whoever asked."""

@@ -20,13 +20,13 @@ from coterie.actors.config_fields import (
     duration_field,
     flag,
     integer,
-    not_yet,
     one_of,
     path,
     seed_list,
     text,
     variable,
 )
+from coterie.actors.config_security import check_tls, cluster_name, gossip_key
 from coterie.actors.errors import ConfigError
 from coterie.actors.messages import LeaderInfo
 from coterie.transport.addresses import Address
@@ -52,6 +52,12 @@ class Config:
     repl_buffer_dir: where the replication buffer lives; "": under data_dir, or in memory.
     request_timeout: how long a request may take when it does not say. max_payload: largest record, in bytes.
     leave_on_stop: a graceful stop also leaves the quorum and says good-bye in gossip; False for a node that will come back.
+    tls_enable: TLS on the management API (HTTP and gRPC), on what nodes say to one another, and on Raft; not on gossip. tls_cert, tls_key: the node's
+    certificate, with its chain, and its key: files in PEM, read again when they change. tls_ca: authorities, a file in PEM; with it every connection needs a
+    certificate that one of them issued (mutual TLS). tls_server_name: what the certificates of other nodes must name; "": the address that is dialled.
+    tls_skip_verify: take any certificate of a server that this node dials; for experiments.
+    gossip_key: keys that encrypt the gossip, of 16, 24 or 32 bytes in base64 or hex, separated by commas: the first one encrypts, all of them decrypt.
+    cluster_name: what tells this cluster's gossip from another's on the same network, up to 255 bytes; the same on every node.
     app_handlers: the application: a running HandlerActor's reference, a HandlerActor class, or an object with some of its methods; a handler can be
     registered later too.
     heartbeat_timeout: a follower that has heard nothing from its leader for this long (up to twice, by chance) asks for an election. election_timeout: how long
@@ -81,12 +87,14 @@ class Config:
     bootstrap: bool = attrs.field(default=False, validator=flag)
     leave_on_stop: bool = attrs.field(default=False, validator=flag)
 
-    tls_enable: bool = attrs.field(default=False, validator=not_yet)
-    tls_ca: str = attrs.field(default="", validator=not_yet)
-    tls_cert: str = attrs.field(default="", validator=not_yet)
-    tls_key: str = attrs.field(default="", validator=not_yet)
-    tls_server_name: str = attrs.field(default="", validator=not_yet)
-    tls_skip_verify: bool = attrs.field(default=False, validator=not_yet)
+    tls_enable: bool = attrs.field(default=False, validator=flag)
+    tls_ca: str = attrs.field(default="", validator=text(4096), converter=path)
+    tls_cert: str = attrs.field(default="", validator=text(4096), converter=path)
+    tls_key: str = attrs.field(default="", validator=text(4096), converter=path)
+    tls_server_name: str = attrs.field(default="", validator=text(253))
+    tls_skip_verify: bool = attrs.field(default=False, validator=flag)
+    gossip_key: str = attrs.field(default="", validator=gossip_key, repr=False)
+    cluster_name: str = attrs.field(default="", validator=cluster_name)
 
     app_handlers: Any = None
     repl_window: int = attrs.field(default=1024, validator=integer(1, 1 << 30))
@@ -112,6 +120,7 @@ class Config:
                 getattr(self, first),
                 f"{self.mgmt_proto} sits on mgmt_addr; leave this empty, or say with {second} where the other sits",
             )
+        check_tls(self)
         if self.lease_timeout > self.heartbeat_timeout:
             raise ConfigError(
                 "lease_timeout",

@@ -1,7 +1,4 @@
-"""What is valid in a field of `Config`: validators and converters, each with an error that names the field, the value and the remedy.
-
-A field of a feature that this version does not have is known, and refused unless it is at its default (`not_yet`): a knob is never accepted and then ignored.
-"""
+"""What is valid in a field of `Config`: validators and converters, each with an error that names the field, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
@@ -17,8 +14,6 @@ from coterie.actors.durations import seconds
 from coterie.actors.errors import ConfigError
 from coterie.transport.addresses import Address, parse_address
 from coterie.transport.errors import AddressError
-
-LATER: Final = "this version does not have it yet; leave it at its default"
 
 
 def _duration(value: object, field: attrs.Attribute[Any]) -> float:
@@ -143,8 +138,3 @@ def path(value: str | os.PathLike[str]) -> str:
 def callback(_: object, field: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not callable(value):
         raise ConfigError(field.name, value, "give a function, or None")
-
-
-def not_yet(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value != field.default:
-        raise ConfigError(field.name, value, LATER)

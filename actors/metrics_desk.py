@@ -77,6 +77,8 @@ class MetricsDesk:
         metrics.room_counters("management", rooms.management_counters())
         metrics.log_records_dropped(logs.backlog.dropped)
         self._show_storage()
+        for which, end in rooms.tls.expiries().items() if rooms.tls is not None else ():
+            metrics.certificate(which, end)
         self._show(rooms.raft.ask(GetRaftView(), block=False), self._show_raft)
         self._show(rooms.membership.ask(GetMembership(), block=False), metrics.membership)
         self._show(rooms.publisher.ask(GetReplicationView(), block=False), metrics.replication)

@@ -39,6 +39,7 @@ ORDINARY = frozenset(
             "forgotten",
             "health",
         ),
+        "management": ("tls: reloads",),
     }.items()
     for reason in reasons
 )

@@ -43,16 +43,16 @@ class StatusDesk:
 
         def answered() -> None:
             if asked.error is None:
-                reply.set(self._with_own_seeds(asked.get(timeout=0)))
+                reply.set(self._with_own(asked.get(timeout=0)))
             else:
                 self._local(reply.set, f"the leader {leader} at {address} did not answer ({asked.error}); this is this node's own view")
 
         asked.on_done(lambda: self._post(answered))
 
-    def _with_own_seeds(self, status: ClusterStatus) -> ClusterStatus:
-        """What the leader cannot know: how this node, which was asked, finds others."""
+    def _with_own(self, status: ClusterStatus) -> ClusterStatus:
+        """What the leader cannot know: how this node, which was asked, finds others, and what is wrong with its certificates."""
         own = self._picture.membership
-        return attrs.evolve(status, seeds=own.seeds, warnings=(*status.warnings, *own.discovery))
+        return attrs.evolve(status, seeds=own.seeds, warnings=(*status.warnings, *own.discovery, *self._rooms.tls_warnings()))
 
     def _local(self, give: Callable[[ClusterStatus], None], note: str = "") -> None:
         rooms, picture = self._rooms, self._picture
@@ -74,7 +74,7 @@ class StatusDesk:
                 membership or picture.membership,
                 replication or ReplicationView(),
                 picture.topology.mgmt_addr,
-                (*self._notes.values(), *([note] if note else []), *_sink_warning()),
+                (*self._notes.values(), *([note] if note else []), *_sink_warning(), *rooms.tls_warnings()),
                 rooms.management_counters(),
                 {"missed by slow listeners": missed or 0},
             )

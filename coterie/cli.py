@@ -213,6 +213,30 @@ def read(target: Target, op: str, data: str | None, output: str | None) -> None:
     call(target, "read", op, data, output)
 
 
+# -- certificates -----------------------------------------------------------------------------------------------------------------
+
+
+@commands.group(name="tls")
+def certificates() -> None:
+    """Certificates for development."""
+
+
+@certificates.command("init", epilog="\b\nExamples:\n  clusterctl tls init --dir certs --nodes n1,n2,n3 --hosts node1.lan,10.0.0.1")
+@flag("dir", "Where to put the files; made when it is not there.", variable=False, required=True, metavar="DIRECTORY")
+@flag("nodes", "Ids of the nodes.", variable=False, required=True, metavar="ID,ID")
+@flag("hosts", "Names and addresses that the nodes are dialled by, beside this machine's own.", variable=False, default="", metavar="HOSTS")
+@flag("days", "How long the certificates are valid.", variable=False, type=int, default=365, show_default=True, metavar="N")
+@OUTPUT
+def tls_init(dir: str, nodes: str, hosts: str, days: int, output: str | None) -> None:  # noqa: A002 - the flag's name
+    """Make a CA for development, and certificates of nodes and of a client.
+
+    Nothing is overwritten; a CA that is there already issues the new certificates.
+    """
+    from coterie.cli_tls import init
+
+    init(dir, nodes, hosts, days, output)
+
+
 # -- the command itself -----------------------------------------------------------------------------------------------------------
 
 

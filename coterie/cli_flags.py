@@ -39,12 +39,12 @@ ID: Final = flag("id", "Id of the node.", required=True, metavar="ID")
 PROTO: Final = flag("mgmt-proto", "Protocol spoken at --addr.", type=click.Choice(["http", "grpc"]), default="http", show_default=True)
 OUTPUT: Final = flag("output", "The default is a table on a terminal, else JSON.", type=click.Choice(["table", "json"]), default=None)
 TLS: Final = together(
-    switch("tls-enable", "TLS (not in this version)."),
-    flag("tls-ca", "CA certificate (not in this version).", metavar="FILE"),
-    flag("tls-cert", "Certificate (not in this version).", metavar="FILE"),
-    flag("tls-key", "Private key (not in this version).", metavar="FILE"),
-    switch("tls-skip-verify", "Do not verify the server (not in this version)."),
-    flag("tls-server-name", "Expected name of the server (not in this version).", metavar="NAME"),
+    switch("tls-enable", "Speak TLS."),
+    flag("tls-ca", "Authorities that the other side is verified by, in PEM.", metavar="FILE"),
+    flag("tls-cert", "Own certificate, with its chain, in PEM.", metavar="FILE"),
+    flag("tls-key", "Private key of --tls-cert, in PEM.", metavar="FILE"),
+    switch("tls-skip-verify", "Take any certificate of a server."),
+    flag("tls-server-name", "What a server's certificate must name, instead of its address.", metavar="NAME"),
 )
 TLS_NAMES: Final = ("tls_enable", "tls_ca", "tls_cert", "tls_key", "tls_skip_verify", "tls_server_name")
 DISCOVERY: Final = together(
@@ -63,6 +63,10 @@ NODE: Final = together(
     flag("join", "Gossip addresses of other nodes: host:port,host:port.", metavar="ADDRESSES"),
     flag("mgmt-addr", "Management bind address.", metavar="HOST:PORT"),
     flag("mgmt-proto", "Protocol on the management address.", type=click.Choice(["http", "grpc"])),
+    flag(
+        "gossip-key", "Keys of the gossip, in base64 or hex, the one that encrypts first; the variable hides them better.", metavar="KEYS"
+    ),
+    flag("cluster-name", "Label of the gossip, the same on every node.", metavar="NAME"),
     flag("http-addr", "HTTP bind address, when --mgmt-proto is grpc.", metavar="HOST:PORT"),
     flag("grpc-addr", "gRPC bind address, when --mgmt-proto is http.", metavar="HOST:PORT"),
 )

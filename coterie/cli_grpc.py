@@ -19,8 +19,8 @@ from coterie.transport.grpc_client import ChannelPool
 
 
 @contextlib.contextmanager
-def _client() -> Iterator[NodeClient]:
-    pool = ChannelPool()
+def _client(target: Target) -> Iterator[NodeClient]:
+    pool = ChannelPool(tls=target.tls)
     try:
         yield NodeClient(pool, forwarded=False)
     finally:
@@ -29,7 +29,7 @@ def _client() -> Iterator[NodeClient]:
 
 def status(target: Target, addr: tuple[str, int]) -> Document:
     """The document of GET /status. Raises NoAnswer."""
-    with _client() as client:
+    with _client(target) as client:
         try:
             return status_document(client.status(shown(addr), target.timeout).get(timeout=target.timeout + 1))
         except CoterieError as error:
@@ -38,7 +38,7 @@ def status(target: Target, addr: tuple[str, int]) -> Document:
 
 def change(target: Target, addr: tuple[str, int], operation: str, body: Document) -> Document:
     """Join or leave. Raises NoAnswer when nobody listens there."""
-    with _client() as client:
+    with _client(target) as client:
         try:
             if operation == "join":
                 client.join(shown(addr), body["id"], body["raftAddr"], target.timeout).get(timeout=target.timeout + 1)
@@ -72,7 +72,7 @@ def request(target: Target, addr: tuple[str, int], operation: str, body: Documen
         "read": lambda client: client.read(shown(addr), body["op"], data, target.timeout),
         "publish": lambda client: client.publish(shown(addr), body["topic"], data, target.timeout),
     }
-    with _client() as client:
+    with _client(target) as client:
         try:
             answer: Any = asks[operation](client).get(timeout=target.timeout + 1)
         except Unreachable as error:

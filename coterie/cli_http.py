@@ -6,6 +6,7 @@ import http.client
 import json
 from typing import Any, Final
 
+from coterie.cli_connect import describe, http_connection
 from coterie.cli_errors import CommandError, NoAnswer
 from coterie.cli_target import Target, shown
 
@@ -16,13 +17,14 @@ MOST: Final = 64 << 20  # bytes of an answer that are read
 
 def connect(target: Target, addr: tuple[str, int]) -> http.client.HTTPConnection:
     """A connection that is open. Raises NoAnswer."""
-    connection = http.client.HTTPConnection(*addr, timeout=target.timeout)
+    connection = http_connection(*addr, target.timeout, target.tls)
     try:
         connection.connect()
     except TimeoutError:
         raise NoAnswer(f"{shown(addr)}: no answer within {target.timeout:g} s", sent=False) from None
     except (OSError, UnicodeError) as error:
-        raise NoAnswer(f"{shown(addr)} cannot be asked: {error or type(error).__name__}; is a node up there?", sent=False) from None
+        connection.close()
+        raise NoAnswer(f"{shown(addr)} cannot be asked: {describe(error, target.tls)}", sent=False) from None
     return connection
 
 
@@ -37,7 +39,7 @@ def ask(target: Target, addr: tuple[str, int], method: str, path: str, body: Doc
     except TimeoutError:
         raise NoAnswer(f"{shown(addr)}: no answer within {target.timeout:g} s", sent=True) from None
     except (OSError, http.client.HTTPException) as error:
-        raise NoAnswer(f"{shown(addr)} cannot be asked: {error or type(error).__name__}; does it speak HTTP?", sent=True) from None
+        raise NoAnswer(f"{shown(addr)} cannot be asked: {describe(error, target.tls)}", sent=True) from None
     finally:
         connection.close()
     document = as_object(text)

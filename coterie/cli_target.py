@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from coterie.cli_connect import tls_of
 from coterie.cli_errors import CommandError, NoAnswer
+
+if TYPE_CHECKING:
+    from coterie.transport.tls import Tls
 
 T = TypeVar("T")
 
 
 class Target(NamedTuple):
-    """addrs: (host, port) each, at least one. timeout: seconds for each answer. grpc: they speak gRPC. tls: the flags of TLS by their names."""
+    """addrs: (host, port) each, at least one. timeout: seconds for each answer. grpc: they speak gRPC. tls: None for plain TCP."""
 
     addrs: tuple[tuple[str, int], ...]
     timeout: float
     grpc: bool
-    tls: Mapping[str, Any]
+    tls: Tls | None = None
 
     @classmethod
     def of(cls, addrs: str, timeout: str, proto: str, tls: Mapping[str, Any]) -> Target:
-        """From the flags as they were given. Raises CommandError."""
-        for name, value in tls.items():
-            if value:
-                raise CommandError(f"--{name.replace('_', '-')}: TLS is not in this version; leave it out")
+        """From the flags as they were given; tls: those of TLS by their names. Raises CommandError."""
         several = [part.strip() for part in addrs.split(",") if part.strip()]
         if not several:
             raise CommandError("--addr '': give the management address of a node, host:port")
-        return cls(tuple(host_port(addr) for addr in several), duration("--timeout", timeout), proto == "grpc", tls)
+        return cls(tuple(host_port(addr) for addr in several), duration("--timeout", timeout), proto == "grpc", tls_of(tls))
 
     def at(self, addr: str) -> Target:
         """The same at another address, which a node named."""

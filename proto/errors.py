@@ -1,6 +1,11 @@
-"""The one error of this floor."""
+"""The errors of this floor: one, and a kind of it."""
 
 from __future__ import annotations
+
+from typing import Final
+
+TLS_RECORD: Final = 22  # the first byte of a TLS connection; none of our protocols begins with it
+TLS_HERE: Final = "TLS at a plain port"
 
 
 class WireError(Exception):
@@ -19,3 +24,14 @@ class WireError(Exception):
     def again(self) -> WireError:
         """The same error, to be raised once more by a decoder that has met it."""
         return WireError(str(self), self.answerable)
+
+
+class Stranger(WireError):
+    """The bytes may well be valid, but not here: another label, another key, TLS where none is. `reason` is short, and counted by."""
+
+    def __init__(self, reason: str, text: str, answerable: bool = False) -> None:
+        super().__init__(text, answerable)
+        self.reason = reason
+
+    def again(self) -> Stranger:
+        return Stranger(self.reason, str(self), self.answerable)

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from coterie.proto import lzw
-from coterie.proto.errors import WireError
+from coterie.proto.errors import Stranger, WireError
 from coterie.proto.gomsgpack import Reader, Schema, pack
 from coterie.proto.gossip_bodies import COMPOUND, COMPRESS, HAS_CRC, decode_message, encode_message
 from coterie.proto.gossip_messages import Message
-from coterie.proto.gossip_security import PLAIN, Security, check_label, split_label
+from coterie.proto.gossip_security import OVERHEAD, PLAIN, Security, check_label, split_label
 
 __all__ = [
     "Packet",
@@ -127,8 +127,15 @@ def decode_packet(data: bytes, security: Security | None = None) -> Packet:
     unpacking = _Unpacking()
     unpacking.part(rest, PACKET_DEPTH)
     if unpacking.errors and not unpacking.messages:
+        if not guard.encrypts and _looks_sealed(rest):
+            raise Stranger("encrypted", "packet: it looks encrypted, and encryption is not configured")
         raise WireError("; ".join(unpacking.errors[:3]))
     return Packet(tuple(unpacking.messages), tuple(unpacking.errors))
+
+
+def _looks_sealed(data: bytes) -> bool:
+    """Whether a packet that could not be read begins as an encrypted one: its version would be a message type, but no map follows."""
+    return len(data) >= OVERHEAD and data[0] <= 1 and not (0x80 <= data[1] <= 0x8F or data[1] in (0xDE, 0xDF))
 
 
 class _Unpacking:

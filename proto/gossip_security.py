@@ -19,7 +19,7 @@ import attrs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from coterie.proto.errors import WireError
+from coterie.proto.errors import Stranger, WireError
 
 LABEL_TYPE: Final = 244
 LABEL_MAX: Final = 255
@@ -79,9 +79,9 @@ class Security:
         if not sealed:
             raise WireError("encryption: empty")
         if sealed[0] > 1:
-            raise WireError(f"encryption: version {sealed[0]} is not known; a plain message where only encrypted ones are taken?")
+            raise Stranger("no key", f"encryption: version {sealed[0]} is not known; a plain message where only encrypted ones are taken?")
         if len(sealed) < OVERHEAD:
-            raise WireError(f"encryption: {len(sealed)} bytes are too few, {OVERHEAD} at least")
+            raise Stranger("no key", f"encryption: {len(sealed)} bytes are too few, {OVERHEAD} at least; a plain message?")
         nonce, ciphertext = sealed[1 : 1 + NONCE_SIZE], sealed[1 + NONCE_SIZE :]
         for cipher in self._ciphers:
             try:
@@ -89,7 +89,9 @@ class Security:
             except InvalidTag:
                 continue
             return plain if sealed[0] == 1 else _unpad(plain)
-        raise WireError(f"encryption: none of {len(self._ciphers)} keys fits (another key, another label, or altered bytes)")
+        raise Stranger(
+            "wrong key", f"encryption: none of {len(self._ciphers)} keys fits (no or another key, another label, or altered bytes)"
+        )
 
 
 # Who neither labels nor encrypts.
@@ -114,9 +116,10 @@ def split_label(data: bytes) -> tuple[bytes, bytes] | None:
 
 
 def check_label(found: bytes, expected: bytes) -> None:
-    """Raises WireError unless the label is ours; "" stands for none on both sides."""
+    """Raises Stranger unless the label is ours; "" stands for none on both sides."""
     if found != expected:
-        raise WireError(f"label: {found!r} where {expected!r} belongs" if expected else f"label: {found!r} where none is configured")
+        reason = "wrong label" if found else "no label"
+        raise Stranger(reason, f"label: {found!r} where {expected!r} belongs" if expected else f"label: {found!r} where none is configured")
 
 
 def _unpad(plain: bytes) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from typing import Final
 
 from coterie.proto import lzw
-from coterie.proto.errors import WireError
+from coterie.proto.errors import Stranger, WireError
 from coterie.proto.gomsgpack import Frames, Reader, Schema, pack, pack_map, pack_signed
 from coterie.proto.gossip_bodies import (
     ACK,
@@ -122,11 +122,11 @@ def _read_stream(frames: Frames, guard: Security, answer: bool) -> _Reading:
         yield from _read_label(frames, guard.label)
     kind = (yield from _exactly(frames, 1))[0]
     if kind == LABEL_TYPE:
-        raise WireError("label: a header where none belongs")
+        raise Stranger("wrong label", "label: a header where none belongs")
     if kind == ENCRYPT and not guard.encrypts:
-        raise WireError("stream: encrypted, and encryption is not configured", answerable=True)
+        raise Stranger("encrypted", "stream: encrypted, and encryption is not configured", answerable=True)
     if kind != ENCRYPT and guard.encrypts:
-        raise WireError("stream: plain, and encryption is configured", answerable=True)
+        raise Stranger("no key", "stream: plain, and encryption is configured", answerable=True)
     if kind != ENCRYPT:
         return (yield from _read_message(frames, kind))
     length = yield from _exactly(frames, 4)
@@ -141,6 +141,8 @@ def _opened(layer: Callable[[], bytes]) -> bytes:
     """What is inside a layer; its faults are of the kind that Go answers."""
     try:
         return layer()
+    except Stranger as error:
+        raise Stranger(error.reason, str(error), answerable=True) from error
     except WireError as error:
         raise WireError(str(error), answerable=True) from error
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
-from coterie.proto.errors import WireError
+from coterie.proto.errors import TLS_HERE, TLS_RECORD, Stranger, WireError
 from coterie.proto.gomsgpack import Frames
 from coterie.proto.raft_codec import decode_error, decode_request, decode_response, empty_response
 from coterie.proto.raft_messages import Request, Response, RpcError, SnapshotRequest
@@ -61,6 +61,8 @@ class RequestDecoder:
             if not len(self._frames):
                 return None
             self._rpc = self._frames.raw(1)[0]
+            if self._rpc == TLS_RECORD:
+                raise Stranger(TLS_HERE, "the first byte is TLS, and this side has none: turn tls_enable on on both sides, or on neither")
             if self._rpc > _LAST_RPC:
                 raise WireError(f"RPC byte {self._rpc} is not known (0 to {_LAST_RPC} are)")
         body = self._frames.value()

@@ -60,16 +60,10 @@ def descriptions() -> dict[str, str]:
     for group, meaning in zip(pieces[1::2], pieces[2::2], strict=True):
         for name in re.findall(one, group):
             found[name] = meaning.strip()
-    found |= {field.name: "(of a later version)" for field in attrs.fields(Config) if _refused(field) and field.name not in found}
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(f"the docstring of Config says nothing of {', '.join(sorted(missing))}")
     return found
-
-
-def _refused(field: attrs.Attribute[Any]) -> bool:
-    """Whether this version takes nothing but the default."""
-    return field.validator is not None and "not_yet" in repr(field.validator)
 
 
 def flags() -> set[str]:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from coterie.proto.errors import WireError
+from coterie.proto.errors import Stranger, WireError
 from coterie.proto.gossip_codec import decode_packet, encode_packet
 from coterie.proto.gossip_messages import Ack, Err, Message, Ping, PushPull, StreamMessage
 from coterie.proto.gossip_security import Security
@@ -158,6 +158,9 @@ class GossipTransport:
     def _handle_packet(self, data: bytes, source: tuple[str, int]) -> None:
         try:
             packet = decode_packet(data, self._security)
+        except Stranger as error:
+            self._complain(f"packets of strangers: {error.reason}", format_address(*source), error)
+            return
         except WireError as error:
             self._complain("packets dropped", format_address(*source), error)
             return
@@ -249,7 +252,7 @@ class GossipTransport:
             message = _read_message(sock, StreamDecoder(self._security), deadline)
             self._answer(sock, message, (plain_ip(ip), port), deadline)
         except WireError as error:
-            self._complain("streams dropped", peer, error)
+            self._complain(f"streams of strangers: {error.reason}" if isinstance(error, Stranger) else "streams dropped", peer, error)
             if error.answerable:
                 self._answer_error(sock, str(error))
         except TimeoutError:

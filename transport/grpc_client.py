@@ -8,6 +8,9 @@ carried out. gRPC's own retries are off, since they would blur just this.
 
 A channel that has not been used for `idle_after` seconds is closed by `evict_idle`; the others reconnect by themselves, at most `RECONNECT_MOST` apart (gRPC's own
 back-off grows to two minutes, in which a restarted peer is not found). Every channel has its own connections: two nodes in one process share none.
+
+With TLS a channel is made of the certificates of that moment, and gRPC cannot change them later. When they change, the next call makes another channel; the old
+one is closed when the last call or stream on it has ended, so that none fails of it.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import grpc
 
 from coterie.transport.grpc_server import MAX_MESSAGE
+from coterie.transport.tls import Tls, TlsState
 
 __all__ = ["Answer", "ChannelObserver", "ChannelPool", "ClientStream", "Metadata"]
 
@@ -69,10 +73,12 @@ class ChannelObserver(Protocol):
 
 
 class _Channel:
-    __slots__ = ("channel", "in_use", "last_used")
+    __slots__ = ("channel", "in_use", "last_used", "retired", "state")
 
-    def __init__(self, channel: grpc.Channel, now: float) -> None:
+    def __init__(self, channel: grpc.Channel, now: float, state: TlsState | None) -> None:
         self.channel = channel
+        self.state = state
+        self.retired = False  # another one has taken its place; it is closed when nobody uses it
         self.in_use = 0
         self.last_used = now
 
@@ -86,7 +92,10 @@ class ChannelPool:
         observer: ChannelObserver | None = None,
         idle_after: float = IDLE_AFTER,
         clock: Callable[[], float] = time.monotonic,
+        tls: Tls | None = None,
     ) -> None:
+        self._tls = tls
+        self._retired: set[_Channel] = set()
         self._name = f"{name}/grpc-client" if name else "grpc-client"
         self._observer = observer
         self._idle_after = idle_after
@@ -166,7 +175,7 @@ class ChannelPool:
         """Close all. Calls under way are answered with CANCELLED."""
         with self._lock:
             self._closed = True
-            channels, self._channels = list(self._channels.values()), {}
+            channels, self._channels = [*self._channels.values(), *self._retired], {}
             streams = list(self._streams)
         for stream in streams:
             stream.close()
@@ -182,11 +191,18 @@ class ChannelPool:
             if self._closed:
                 return None
             entry = self._channels.get(address)
+            outdated = entry if entry is not None and self._tls is not None and entry.state is not self._tls.state else None
+            if outdated is not None:
+                outdated.retired = True
+                self._retired.add(outdated)
+                entry = None
             fresh = entry is None
             if entry is None:
-                entry = self._channels[address] = _Channel(grpc.insecure_channel(address, options=OPTIONS), self._clock())
+                entry = self._channels[address] = self._open(address)
             entry.in_use += 1
             active = len(self._channels)
+        if outdated is not None:
+            self._close_retired(outdated)
         if self._observer is not None:
             if fresh:
                 self._observer.dialled()
@@ -195,10 +211,31 @@ class ChannelPool:
                 self._observer.reused()
         return entry
 
+    def _open(self, address: str) -> _Channel:
+        if self._tls is None:
+            return _Channel(grpc.insecure_channel(address, options=OPTIONS), self._clock(), None)
+        state = self._tls.state
+        files = state.files
+        credentials = grpc.ssl_channel_credentials(files.ca or None, files.key or None, files.chain or None)
+        name = self._tls.settings.server_name
+        options = (*OPTIONS, ("grpc.ssl_target_name_override", name)) if name else OPTIONS
+        return _Channel(grpc.secure_channel(address, credentials, options), self._clock(), state)
+
     def _give_back(self, entry: _Channel) -> None:
         with self._lock:
             entry.in_use -= 1
             entry.last_used = self._clock()
+        if entry.retired:
+            self._close_retired(entry)
+
+    def _close_retired(self, entry: _Channel) -> None:
+        with self._lock:
+            unused = not entry.in_use and entry in self._retired
+            if unused:
+                self._retired.discard(entry)
+        if unused:
+            # Not in a thread of the call that has just ended: closing a channel waits for such threads.
+            threading.Thread(target=entry.channel.close, name=f"{self._name}-close", daemon=True).start()
 
     def _stream_ended(self, entry: _Channel, stream: ClientStream) -> None:
         with self._lock:

@@ -12,6 +12,9 @@ the iterator of requests ends. `stop` cancels what is still open after `grace` s
 
 Keep-alive is paired with the client's (`grpc_client`): the clients ping every 10 s, also without calls, and this server permits it; with the defaults it would
 close such a connection with `too_many_pings`.
+
+With TLS, each handshake gets the certificate, key and authorities of that moment. gRPC's core refuses bad handshakes by itself and tells nobody, so they are
+not counted here; who was refused sees the reason.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from coterie.transport.addresses import Address, parse_address
 from coterie.transport.errors import BindError
 from coterie.transport.limits import LOG, Complaints, Counters
 from coterie.transport.listener import bind_socket
+from coterie.transport.tls import HANDSHAKE_TIMEOUT, Tls, TlsState
 
 __all__ = ["MAX_MESSAGE", "Call", "GrpcServer", "Method", "Refused"]
 
@@ -46,6 +50,10 @@ OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
+    (
+        "grpc.server_handshake_timeout_ms",
+        int(2 * HANDSHAKE_TIMEOUT * 1000),
+    ),  # TLS and the first words of HTTP/2; gRPC's own default is two minutes
 )
 
 Kind = Literal["control", "work", "client_stream", "server_stream", "bidi"]
@@ -116,8 +124,10 @@ class GrpcServer:
         setting: str = "grpc_addr",
         max_streams: int = MAX_STREAMS,
         work_threads: int = WORK_THREADS,
+        tls: Tls | None = None,
     ) -> None:
         self.counters = Counters()
+        self._tls = tls
         self._name = name
         self._complain = Complaints(f"{name} grpc", self.counters)
         self._max_streams = max_streams
@@ -155,7 +165,11 @@ class GrpcServer:
         if address.port:  # asked first by a socket of our own: gRPC's core says on standard error what it could not bind
             bind_socket(address, socket.SOCK_STREAM, setting).close()
         try:
-            port = self._server.add_insecure_port(target)
+            port = (
+                self._server.add_insecure_port(target)
+                if self._tls is None
+                else self._server.add_secure_port(target, credentials(self._tls))
+            )
         except RuntimeError as error:
             bind_socket(address, socket.SOCK_STREAM, setting).close()  # says what is wrong, as an error of our own
             raise BindError(f"{setting} {str(address)!r} cannot be bound: {error}; bind another address") from error
@@ -232,6 +246,27 @@ class GrpcServer:
             self.counters.add("methods failed")
             LOG.error("%s: a gRPC method failed", self._name, exc_info=error)
         context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def credentials(tls: Tls) -> grpc.ServerCredentials:
+    """A server's credentials that follow `tls`: the core asks for them at each handshake."""
+    given = [tls.state]
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        """None: as before."""
+        state = tls.state
+        if state is given[0]:
+            return None
+        given[0] = state
+        return _certificates(state)
+
+    fetcher: Any = fetch  # its stub does not know the None
+    return grpc.dynamic_ssl_server_credentials(_certificates(given[0]), fetcher, require_client_authentication=tls.mutual)
+
+
+def _certificates(state: TlsState) -> grpc.ServerCertificateConfiguration:
+    files = state.files
+    return grpc.ssl_server_certificate_configuration([(files.key, files.chain)], files.ca or None)
 
 
 def _until_over(requests: Iterable[bytes]) -> Iterator[bytes]:

@@ -3,7 +3,8 @@
 Whoever can reach the port can try to hold it. So here
 - connections are bounded in number; one more is closed at once, and counted;
 - a connection that has begun no request within `HEAD_TIMEOUT` seconds is closed, and so is one that dribbles a request's head;
-- what is no HTTP gets a 400 and the end, is counted, and is logged now and then, not once a packet.
+- what is no HTTP gets a 400 and the end, is counted, and is logged now and then, not once a packet;
+- with TLS, handshakes are bounded in time (`http_tls`); TLS where none is configured is refused by its first byte, and named so.
 Bodies are the application's to bound (`read_body`): it stops reading at the limit, and answers 413 without having stored more.
 
 The listening socket is bound before the thread starts, so that a port in use is an exception in the caller's thread and `port` is known.
@@ -18,15 +19,18 @@ import logging
 import socket
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from coterie.proto.errors import TLS_HERE, TLS_RECORD
 from coterie.transport.addresses import Address, parse_address
+from coterie.transport.http_tls import TlsFront
 from coterie.transport.limits import Complaints, Counters
 from coterie.transport.listener import bind_socket
+from coterie.transport.tls import Tls
 
 __all__ = ["BodyTooLarge", "BodyTooSlow", "HttpServer", "read_body"]
 
@@ -79,9 +83,17 @@ async def read_body(receive: Receive, declared: str | None, limit: int, timeout:
 
 
 class HttpServer:
-    """Serves `app` on `bind` from construction until `close`. Raises BindError, which names `setting`, and AddressError."""
+    """Serves `app` on `bind` from construction until `close`, over HTTPS with `tls`. Raises BindError, which names `setting`, and AddressError."""
 
-    def __init__(self, bind: str, app: App, name: str = "", setting: str = "http_addr", head_timeout: float = HEAD_TIMEOUT) -> None:
+    def __init__(
+        self,
+        bind: str,
+        app: App,
+        name: str = "",
+        setting: str = "http_addr",
+        head_timeout: float = HEAD_TIMEOUT,
+        tls: Tls | None = None,
+    ) -> None:
         address = parse_address(bind)
         self._sock = bind_socket(address, socket.SOCK_STREAM, setting)
         self.address = Address(address.host, int(self._sock.getsockname()[1]))
@@ -92,9 +104,15 @@ class HttpServer:
             pass
 
         Protocol.complain, Protocol.head_timeout = complain, head_timeout
+
+        def front(**made: Any) -> asyncio.Protocol:
+            """What uvicorn makes for each connection."""
+            assert tls is not None
+            return TlsFront(tls, made["server_state"].connections, MAX_CONNECTIONS, lambda: Protocol(**made), complain, head_timeout)
+
         config = uvicorn.Config(
             app,
-            http=Protocol,
+            http=Protocol if tls is None else cast(Any, front),
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -160,6 +178,10 @@ class _BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
+            return
+        if data[0] == TLS_RECORD and self.conn.their_state is h11.IDLE:
+            self.complain(TLS_HERE, self.client, "this port speaks plain HTTP: turn tls_enable on here, or ask with http://")
+            self.transport.close()
             return
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:

@@ -27,10 +27,12 @@ from coterie.proto.raft_codec import encode_request
 from coterie.proto.raft_messages import Header, PreVoteRequest, Request, Response, RpcError
 from coterie.proto.raft_stream import ResponseDecoder
 from coterie.transport.addresses import Address, parse_address
-from coterie.transport.errors import DialError
+from coterie.transport.errors import DialError, TlsError
 from coterie.transport.limits import LOG, Complaints, Counters
 from coterie.transport.raft_conversation import Calling
 from coterie.transport.stream import BACKLOG_BYTES, OutStream, dial, hang_up
+from coterie.transport.tls import HANDSHAKE_TIMEOUT, Tls
+from coterie.transport.tls_stream import TlsReader, TlsSession, dial_tls
 
 __all__ = ["RaftPeer", "identify"]
 
@@ -45,19 +47,20 @@ JOIN_TIMEOUT: Final = 10.0
 class _Session:
     """One connection."""
 
-    __slots__ = ("calling", "out", "sock")
+    __slots__ = ("calling", "out", "recv", "sock")
 
-    def __init__(self, sock: socket.socket, out: OutStream, calling: Calling) -> None:
+    def __init__(self, sock: socket.socket, out: OutStream, calling: Calling, session: TlsSession | None) -> None:
         self.sock = sock
         self.out = out
         self.calling = calling
+        self.recv = sock.recv if session is None else TlsReader(sock, session, out).recv
 
 
 class RaftPeer:
     """A peer at `address` that is dialled until `close()`.
 
     on_response(token, response): a Response, an RpcError, or None when the connection ended. on_connected(), on_disconnected(): as above.
-    None of the callbacks may block. timeout: seconds after which an unanswered request ends the connection.
+    None of the callbacks may block. timeout: seconds after which an unanswered request ends the connection. tls: None for plain TCP.
     Raises AddressError.
     """
 
@@ -73,7 +76,9 @@ class RaftPeer:
         dial_timeout: float = DIAL_TIMEOUT,
         back_off: tuple[float, float] = (BACK_OFF_FIRST, BACK_OFF_MOST),
         backlog_bytes: int = BACKLOG_BYTES,
+        tls: Tls | None = None,
     ) -> None:
+        self._tls = tls
         self.address = parse_address(address) if isinstance(address, str) else address
         self._on_response = on_response
         self._on_connected = on_connected
@@ -141,15 +146,27 @@ class RaftPeer:
         self._counts.add("dials")
         try:
             sock = dial(self.address, self._dial_timeout, self._note_dialling)
+            session = self._secured(sock)
             set_receive_timeout(sock, self._timeout / 5)
         except OSError as error:
             self._counts.add("dials failed")
+            if isinstance(error, TlsError):
+                self._complain(f"TLS: {error.reason}", self.address, error)
             LOG.debug("%s: %s", self._name, error)
             return None
         finally:
             with self._lock:
                 self._dialling = None
-        return _Session(sock, OutStream(sock, self._name, self._backlog_bytes), Calling(self._on_response))
+        return _Session(sock, OutStream(sock, self._name, self._backlog_bytes), Calling(self._on_response), session)
+
+    def _secured(self, sock: socket.socket) -> TlsSession | None:
+        if self._tls is None:
+            return None
+        try:
+            return dial_tls(sock, self._tls, self.address.host)
+        except OSError:
+            sock.close()
+            raise
 
     def _note_dialling(self, sock: socket.socket) -> None:
         with self._lock:
@@ -164,6 +181,8 @@ class RaftPeer:
             self._read(session)
         except WireError as error:
             self._complain("garbage", self.address, error)
+        except TlsError as error:
+            self._complain(f"TLS: {error.reason}", self.address, error)
         except OSError:
             self._counts.add("connections reset")
         except Exception:  # noqa: BLE001  # a callback failed: its owner may be stopping; the session cannot go on without it
@@ -194,7 +213,7 @@ class RaftPeer:
         calling = session.calling
         while not self._closing.is_set():
             try:
-                data = session.sock.recv(READ_BYTES)
+                data = session.recv(READ_BYTES)
             except BlockingIOError:  # the receive time-out
                 data = None
             if data:
@@ -212,7 +231,7 @@ def set_receive_timeout(sock: socket.socket, seconds: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6))))
 
 
-def identify(address: str | Address, header: Header, timeout: float = 2.0) -> Header:
+def identify(address: str | Address, header: Header, timeout: float = 2.0, tls: Tls | None = None) -> Header:
     """Asks the server at `address` who it is.
 
     Sends a pre-vote request of term 0, which every Raft server refuses without a change to its state, and returns the header of the answer.
@@ -224,12 +243,13 @@ def identify(address: str | Address, header: Header, timeout: float = 2.0) -> He
     decoder.expect(PreVoteRequest)
     sock = dial(where, timeout)
     deadline = time.monotonic() + timeout
+    out = OutStream(sock, "identify")
     try:
-        sock.settimeout(timeout)
-        sock.sendall(encode_request(PreVoteRequest(header, 0, 0, 0)))
+        recv = sock.recv if tls is None else TlsReader(sock, dial_tls(sock, tls, where.host, min(timeout, HANDSHAKE_TIMEOUT)), out).recv
+        out.send(encode_request(PreVoteRequest(header, 0, 0, 0)))
         while True:
             sock.settimeout(max(0.001, deadline - time.monotonic()))
-            data = sock.recv(READ_BYTES)
+            data = recv(READ_BYTES)
             if not data:
                 raise DialError(f"{where} hung up on a pre-vote request: no Raft server of protocol version 3 listens there")
             answers = decoder.feed(data)
@@ -237,6 +257,8 @@ def identify(address: str | Address, header: Header, timeout: float = 2.0) -> He
                 return _identity(where, answers[0])
     except DialError:
         raise
+    except TlsError as error:
+        raise DialError(f"{where} cannot be asked over TLS: {error}") from error
     except WireError as error:
         raise DialError(f"{where} does not speak Raft: {error}; is that the Raft address, not the gossip or management one?") from error
     except TimeoutError as error:
@@ -244,6 +266,7 @@ def identify(address: str | Address, header: Header, timeout: float = 2.0) -> He
     except OSError as error:
         raise DialError(f"{where} broke the connection off: {error}; is that the Raft address?") from error
     finally:
+        out.close()
         sock.close()
 
 

@@ -8,7 +8,8 @@ Rules:
 - the data behind an InstallSnapshot is read to its end, whatever the answer, and the answer waits for that end;
 - what does not decode ends the connection without an answer, as a Go node does it;
 - memory is bounded: connections in number, one message by the decoder, half messages of all connections together by `HALF_BYTES`, requests
-  without an answer per connection in number and bytes (then the connection is simply not read further: TCP tells the sender to wait).
+  without an answer per connection in number and bytes (then the connection is simply not read further: TCP tells the sender to wait);
+- with TLS, a connection that has not shaken hands within its time, or shows no certificate that our CA vouches for, ends before a byte of Raft is read.
 
 A thread a connection beat one thread with a selector: a leader's large batch is decoded while another peer's vote request is, and at
 most a few dozen peers exist.
@@ -22,14 +23,17 @@ from collections.abc import Callable
 from itertools import count
 from typing import Final
 
-from coterie.proto.errors import WireError
+from coterie.proto.errors import Stranger, WireError
 from coterie.proto.raft_messages import Header, Request
 from coterie.proto.raft_stream import SnapshotData
 from coterie.transport.addresses import Address, parse_address
+from coterie.transport.errors import TlsError
 from coterie.transport.limits import LOG, Complaints, Counters
 from coterie.transport.listener import Listener, bind_socket
 from coterie.transport.raft_conversation import ReplyHandle, Serving, reply_all
 from coterie.transport.stream import BACKLOG_BYTES, OutStream, hang_up, tune
+from coterie.transport.tls import Tls
+from coterie.transport.tls_stream import TlsReader, accept_tls
 
 __all__ = ["RaftServer", "ReplyHandle", "reply_all"]
 
@@ -65,7 +69,9 @@ class RaftServer:
         max_unanswered: int = MAX_UNANSWERED,
         max_half_bytes: int = HALF_BYTES,
         backlog_bytes: int = BACKLOG_BYTES,
+        tls: Tls | None = None,
     ) -> None:
+        self.tls = tls
         self.bind = parse_address(bind) if isinstance(bind, str) else bind
         self.on_request = on_request
         self.on_snapshot_data = on_snapshot_data
@@ -149,11 +155,13 @@ class _Connection:
     def run(self) -> None:
         try:
             tune(self._sock)
-            self._read()
+            self._read(self._sock.recv if self._server.tls is None else self._secured(self._server.tls))
+        except TlsError as error:
+            self._server.complain(f"TLS: {error.reason}", self.peer, error)
         except OSError:
             self._server.counts.add("connections reset")
         except WireError as error:
-            self._server.complain("garbage", self.peer, error)
+            self._server.complain(error.reason if isinstance(error, Stranger) else "garbage", self.peer, error)
         except Exception:  # noqa: BLE001  # a callback failed: its owner may be stopping; this connection's requests have no taker
             self._server.counts.add("callbacks failed")
             LOG.exception("a request of %s found no taker", self.peer)
@@ -165,10 +173,13 @@ class _Connection:
         self._serving.end()
         hang_up(self._sock)
 
-    def _read(self) -> None:
+    def _secured(self, tls: Tls) -> Callable[[int], bytes]:
+        return TlsReader(self._sock, accept_tls(self._sock, tls), self._out).recv
+
+    def _read(self, recv: Callable[[int], bytes]) -> None:
         serving = self._serving
         size = READ_FIRST
-        while data := self._sock.recv(size):
+        while data := recv(size):
             if len(data) == size:
                 size = min(size * 4, READ_MOST)
             serving.feed(data)

@@ -6,6 +6,8 @@ which exists only on connections that ever had a backlog. (Leaving large message
 1024 in flight.) The queue is bounded in bytes. Over the bound the peer has not read for so long
 that what it would read is stale: the connection is closed, which its owner sees as any other loss of a connection.
 
+With TLS, what `secure` was given turns what is sent into what goes on the wire, in the order of the sends; the queue and its bound are then about sealed bytes.
+
 The sockets stay in blocking mode, since readers block in `recv`; sends say MSG_DONTWAIT. (Non-blocking sockets on an event loop lost: they
 put one thread between every actor and its peers.)
 """
@@ -80,6 +82,7 @@ class OutStream:
 
     def __init__(self, sock: socket.socket, name: str, bound: int = BACKLOG_BYTES) -> None:
         self._sock = sock
+        self._seal: Callable[[bytes], bytes] | None = None
         self._name = name
         self._bound = bound
         self._lock = threading.Lock()
@@ -100,11 +103,22 @@ class OutStream:
         """Bytes that the kernel has not taken yet."""
         return self._queued
 
+    def secure(self, seal: Callable[[bytes], bytes]) -> None:
+        """From now on `seal(data)` is what goes on the wire; to be said before the first send. It raises OSError when it can seal no more."""
+        self._seal = seal
+
     def send(self, data: bytes) -> bool:
-        """Sends or queues `data`, whole and in order. False when the stream is closed, or is closed now because the peer does not read."""
+        """Sends or queues `data`, whole and in order (b"": what TLS alone has to say). False when the stream is closed, or is closed now since the peer does
+        not read."""
         with self._lock:
             if self._closed:
                 return False
+            if self._seal is not None:
+                try:
+                    data = self._seal(data)
+                except OSError:  # the conversation has ended inside TLS
+                    self._end()
+                    return False
             rest = memoryview(data)
             if not self._queued:
                 try:

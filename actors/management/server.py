@@ -29,6 +29,7 @@ from coterie.transport.errors import AddressError, BindError
 from coterie.transport.grpc_client import ChannelPool
 from coterie.transport.grpc_server import GrpcServer, Method
 from coterie.transport.http_server import HttpServer
+from coterie.transport.tls import Tls
 
 __all__ = ["ManagementAddresses", "ManagementServer", "Open", "bind_addresses", "grpc_services"]
 
@@ -103,6 +104,7 @@ class ManagementServer(Actor):
         pool: ChannelPool | None = None,
         replication: ReplicationPorts | None = None,
         board: HealthBoard | None = None,
+        tls: Tls | None = None,
         **actor: Any,
     ) -> None:
         super().__init__(**actor)
@@ -112,6 +114,7 @@ class ManagementServer(Actor):
         self._replication = replication or refusing_replication()
         self._board = board or HealthBoard()
         self._pool = pool
+        self._tls = tls
         self._feed: EventFeed | None = None
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
@@ -172,6 +175,6 @@ class ManagementServer(Actor):
         http_bind, grpc_bind = bind_addresses(self._settings)
         http_setting, grpc_setting = ("mgmt_addr", "grpc_addr") if self._settings.mgmt_proto == "http" else ("http_addr", "mgmt_addr")
         self._feed = EventFeed(self._service, answer)
-        self._http = HttpServer(http_bind, http_app(self._service, self._feed), self.node, http_setting)
+        self._http = HttpServer(http_bind, http_app(self._service, self._feed), self.node, http_setting, tls=self._tls)
         services = grpc_services(self._service, self._ports, self._replication, self._board)
-        self._grpc = GrpcServer(grpc_bind, traced_services(self.node, services), self.node, grpc_setting)
+        self._grpc = GrpcServer(grpc_bind, traced_services(self.node, services), self.node, grpc_setting, tls=self._tls)

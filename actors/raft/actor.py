@@ -49,6 +49,7 @@ from coterie.transport.addresses import advertised
 from coterie.transport.errors import AddressError, BindError, DialError
 from coterie.transport.raft_client import identify
 from coterie.transport.raft_server import RaftServer, reply_all
+from coterie.transport.tls import Tls
 
 REQUEST: Final = "request"
 _IDENTIFIED: Final = "identified"
@@ -86,6 +87,7 @@ class RaftActor(Actor):
         applied: int = 0,
         bootstrap: bool = False,
         wait_for_sink: bool = False,
+        tls: Tls | None = None,
         observe: Callable[[RaftView, list[Any]], object] | None = None,
         on_stored: Callable[[float], object] | None = None,
         on_crash: Callable[[Crash], None] | None = None,
@@ -93,6 +95,7 @@ class RaftActor(Actor):
     ) -> None:
         super().__init__(node_id, on_crash)
         self.started = LightFuture()
+        self._tls = tls
         self._id, self._bind, self._raft_log, self._settings = node_id, bind, log, settings
         self._applied, self._bootstrap, self._observe = applied, bootstrap, observe
         self._on_stored = on_stored
@@ -127,6 +130,7 @@ class RaftActor(Actor):
                 self._bind,
                 lambda handle, request: tell((REQUEST, handle, request)),
                 name=self.node,
+                tls=self._tls,
             )
         except (BindError, AddressError) as error:
             raise BindFailed(str(error)) from error
@@ -149,7 +153,7 @@ class RaftActor(Actor):
         self._decisions = Decisions(self.core, self._identify)
         if self._bootstrap and log.last_index == 0 and log.hard_state().term == 0:
             self.core.bootstrap(Configuration((self._me,)), now)
-        self._links = Links(self.node, tell)
+        self._links = Links(self.node, tell, self._tls)
         self._links.reconcile(self.core.peers())
 
     def on_restart(self) -> None:
@@ -382,7 +386,8 @@ class RaftActor(Actor):
         header: Header | None = None
         error: CoterieError | None = None
         try:
-            header = identify(change.address, Header(self._me.id, self._me.address), max(0.1, min(3.0, change.deadline - time.monotonic())))
+            patience = max(0.1, min(3.0, change.deadline - time.monotonic()))
+            header = identify(change.address, Header(self._me.id, self._me.address), patience, self._tls)
         except (DialError, AddressError) as problem:
             error = Unreachable(f"raftAddr={change.address!r}: {problem}; nothing was changed")
         self._post((_IDENTIFIED, change, header, error))

@@ -15,6 +15,7 @@ from coterie.actors.raft.ready import Send
 from coterie.proto.raft_codec import encode_append, encode_entries, encode_request
 from coterie.proto.raft_messages import AppendRequest, Entry, Server
 from coterie.transport.raft_client import RaftPeer
+from coterie.transport.tls import Tls
 
 RESPONSE: Final = "response"
 CONNECTED: Final = "connected"
@@ -25,8 +26,8 @@ CLOSE_PATIENCE: Final = 2.0  # seconds
 class Links:
     """tell: puts (what, peer id, link number, token, response) into the actor's inbox."""
 
-    def __init__(self, name: str, tell: Callable[[tuple[Any, ...]], None]) -> None:
-        self._name, self._tell = name, tell
+    def __init__(self, name: str, tell: Callable[[tuple[Any, ...]], None], tls: Tls | None = None) -> None:
+        self._name, self._tell, self._tls = name, tell, tls
         self._links: dict[str, tuple[int, str, RaftPeer]] = {}
         self._number = 0
         self._encoded: tuple[Sequence[Entry] | None, bytes] = ((), encode_entries(()))
@@ -52,6 +53,7 @@ class Links:
             lambda: tell((CONNECTED, peer, number)),
             lambda: tell((DISCONNECTED, peer, number)),
             name=self._name,
+            tls=self._tls,
         )
         self._links[peer] = (number, address, link)
 

@@ -329,7 +329,7 @@ def test_watch_on_a_terminal_draws_tables(world: World, clusterctl: Any) -> None
         (("completion", "tcsh"), "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
         (("join", "--id", "n1"), "Missing option '--raft-addr'"),
         (("leave",), "Missing option '--id'"),
-        (("leave", "--id", "n1", "--tls-ca", "ca.pem"), "--tls-ca: TLS is not in this version"),
+        (("leave", "--id", "n1", "--tls-ca", "ca.pem"), "--tls-ca is given and TLS is off"),
         (("dance",), "No such command 'dance'"),
     ],
 )

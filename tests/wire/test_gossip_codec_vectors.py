@@ -134,7 +134,7 @@ REFUSED = {
     "unusual_label_unexpected": "none is configured",
     "unusual_label_empty": "empty label",
     "unusual_label_truncated": "cut off",
-    "unusual_encrypted_to_plain_node": "indirectPing: not a map",
+    "unusual_encrypted_to_plain_node": "looks encrypted",
     "unusual_alive_no_vsn": "Vsn of member 'xnv': 0 bytes",  # Go takes it, and poisons its push/pull
     "unusual_alive_vsn_3": "Vsn of member 'x3': 3 bytes",  # 0.7.0 takes it likewise, 0.5.1 dies
     "unusual_enc_wrong_key": "none of 1 keys",

@@ -14,6 +14,7 @@ from coterie.proto.gossip_codec import encode_packet
 from coterie.proto.gossip_messages import ALIVE, Ack, Alive, Err, NodeState, Ping, PushPull, User
 from coterie.proto.gossip_security import Security
 from coterie.proto.gossip_stream import StreamDecoder, encode_stream
+from coterie.transport import logs
 from coterie.transport.errors import AddressError, BindError, DialError, StreamError
 from coterie.transport.gossip import GossipTransport
 from tests.wire.transport_support import Recorder, connected, eventually, read_to_end, silent_listener
@@ -21,6 +22,8 @@ from tests.wire.transport_support import Recorder, connected, eventually, read_t
 KEYED = Security(b"blue", (bytes(16),))
 OTHER_KEY = Security(b"blue", (bytes(range(16)),))
 OTHER_LABEL = Security(b"green", (bytes(16),))
+UNLABELLED = Security(b"", (bytes(16),))
+LABEL_ALONE = Security(b"blue")
 
 
 def state(name, join=True, nodes=1, user_state=b""):
@@ -111,14 +114,32 @@ def test_garbage_packets_are_dropped_counted_and_survived(node):
         last = b.packets.wait(1)[-1]
         assert last[0] == (Ping(1),)
     assert b.counters()["packets received"] == len(garbage) + 1
-    assert b.counters()["packets dropped"] + b.counters().get("packet parts dropped", 0) >= len(garbage) - 1
+    counters = b.counters()
+    refused = sum(
+        count
+        for reason, count in counters.items()
+        if reason.startswith(("packets dropped", "packets of strangers", "packet parts dropped"))
+    )
+    assert refused >= len(garbage) - 1
 
 
-@pytest.mark.parametrize("sender", [None, OTHER_KEY, OTHER_LABEL], ids=["plain", "other key", "other label"])
-def test_a_packet_of_a_stranger_is_dropped(node, sender):
+@pytest.mark.parametrize(
+    ("sender", "reason"),
+    [
+        (None, "no label"),
+        (UNLABELLED, "no label"),
+        (OTHER_KEY, "wrong key"),
+        (OTHER_LABEL, "wrong label"),
+        (LABEL_ALONE, "no key|wrong key"),
+    ],
+    ids=["plain", "key without label", "other key", "other label", "label without key"],
+)
+def test_a_packet_of_a_stranger_is_dropped_counted_by_reason_and_named(node, sender, reason, caplog):
     a, b, friend = node("a", sender), node("b", KEYED), node("friend", KEYED)
     assert a.transport.send(*b.address, [Ping(1)])
-    eventually(lambda: b.counters().get("packets dropped") == 1, "it is counted")
+    eventually(lambda: sum(b.counters().get(f"packets of strangers: {one}", 0) for one in reason.split("|")) == 1, "it is counted")
+    logs.backlog.drain(5)
+    assert f"from 127.0.0.1:{a.transport.port}" in caplog.text
     assert friend.transport.send(*b.address, [Ping(2)])
     assert b.packets.wait(1)[0][0] == (Ping(2),)
 
@@ -221,7 +242,7 @@ def test_a_plain_stream_to_a_keyed_node_is_answered_with_a_sealed_error(node):
         answer = read_answer(sock, Security(b"", (bytes(16),)))
     assert isinstance(answer, Err)
     assert answer.error
-    assert b.counters()["streams dropped"] == 1
+    assert b.counters()["streams of strangers: no key"] == 1
 
 
 @pytest.mark.parametrize(
@@ -262,7 +283,8 @@ def test_other_garbage_is_closed_without_an_answer_and_counted(node, data):
         sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
         assert read_to_end(sock) == b""
-    eventually(lambda: b.counters().get("streams dropped") == 1, "it is counted")
+    reason = "streams of strangers: wrong label" if data[0] == 0xF4 else "streams dropped"
+    eventually(lambda: b.counters().get(reason) == 1, "it is counted")
     assert b.streams.seen == []
 
 
