@@ -30,6 +30,7 @@ from coterie.actors.membership.actor import MembershipActor
 from coterie.actors.membership.sources import source
 from coterie.actors.messages import (
     Condition,
+    DeadLetters,
     Emit,
     GetMembership,
     GetRaftView,
@@ -38,6 +39,7 @@ from coterie.actors.messages import (
     MembershipEvent,
     MembershipView,
     RaftView,
+    Requeue,
     SetHandler,
     Subscribe,
     Topology,
@@ -196,6 +198,8 @@ class Rooms:
             past=lambda index: _entries_up_to(log, index),
             limits=Limits(request_timeout=config.request_timeout, max_payload=config.max_payload, window=config.repl_window),
             retry=config.repl_retry,
+            attempts=config.repl_attempts,
+            letters=config.dead_letter_topic,
             metrics=self.metrics,
             on_crash=self._on_crash,
         )
@@ -258,7 +262,7 @@ class Rooms:
             supervisor.membership_changed(view, event)
 
     def _application(self, handlers: Any) -> Any:
-        """`Config.app_handlers`: a running handler's reference, a HandlerActor class, or any object with some of the three methods."""
+        """`Config.app_handlers`: a running handler's reference, a HandlerActor class, or any object with some of the four methods."""
         if isinstance(handlers, type) and issubclass(handlers, HandlerActor):
             return self._start_application(handlers)
         if hasattr(handlers, "actor_urn") and hasattr(handlers, "ask"):
@@ -308,11 +312,19 @@ class Rooms:
 
     def subscribe(self, message: Subscribe, reply: LightFuture | None) -> Any:
         """Pass a subscription to the bus; its answer goes to whoever asked."""
-        future = self.events.ask(message, block=False)
+        return self._pass_on(self.events, message, reply)
+
+    def _pass_on(self, room: Ref, message: Any, reply: LightFuture | None) -> Any:
+        future = room.ask(message, block=False)
         if reply is None:
             return None
         future.on_done(lambda: reply.fail(future.error) if future.error is not None else reply.set(future.get()))
         return LATER
+
+    def ask_letters(self, message: DeadLetters | Requeue, reply: LightFuture | None) -> Any:
+        """Pass a question about dead letters to the desk that has them; its answer goes to whoever asked."""
+        assert self._replication is not None
+        return self._pass_on(self._replication.letter_desk, message, reply)
 
     def check_join(self, member: str, raft_addr: str, membership: MembershipView) -> None:
         """What can be said about a join before Raft is asked. Raises InvalidRequest."""

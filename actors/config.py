@@ -24,6 +24,7 @@ from coterie.actors.config_fields import (
     path,
     seed_list,
     text,
+    topic_name,
     variable,
 )
 from coterie.actors.config_security import check_tls, cluster_name, gossip_key
@@ -49,6 +50,8 @@ class Config:
     data_dir: the node's durable state; "" keeps all in memory, for tests.
     bootstrap: form a new one-voter cluster, unless there is Raft state already.
     repl_window: publishes per topic that may be unacknowledged before publishing waits. repl_retry: pause before a failed delivery is tried again.
+    repl_attempts: how often a handler may fail on a record before the record becomes a dead letter; 0: it is tried for ever.
+    dead_letter_topic: where dead letters go; give all nodes the same.
     repl_buffer_dir: where the replication buffer lives; "": under data_dir, or in memory.
     request_timeout: how long a request may take when it does not say. max_payload: largest record, in bytes.
     leave_on_stop: a graceful stop also leaves the quorum and says good-bye in gossip; False for a node that will come back.
@@ -99,6 +102,8 @@ class Config:
     app_handlers: Any = None
     repl_window: int = attrs.field(default=1024, validator=integer(1, 1 << 30))
     repl_retry: float = duration_field(1.5)
+    repl_attempts: int = attrs.field(default=10, validator=integer(0, 1 << 30))
+    dead_letter_topic: str = attrs.field(default="dead-letters", validator=topic_name)
     repl_buffer_dir: str = attrs.field(default="", validator=text(4096), converter=path)
     request_timeout: float = duration_field(10.0)
     max_payload: int = attrs.field(default=1 << 20, validator=integer(1, 16 << 20))

@@ -12,6 +12,7 @@ import attrs
 
 from coterie.actors.durations import seconds
 from coterie.actors.errors import ConfigError
+from coterie.proto.record_batch import MAX_NAME
 from coterie.transport.addresses import Address, parse_address
 from coterie.transport.errors import AddressError
 
@@ -40,6 +41,15 @@ def text(limit: int, required: bool = False) -> Callable[[object, attrs.Attribut
             raise ConfigError(field.name, value, f"give at most {limit} bytes without control characters")
 
     return validate
+
+
+def topic_name(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    try:
+        valid = isinstance(value, str) and 1 <= len(value.encode()) <= MAX_NAME
+    except UnicodeEncodeError:
+        valid = False
+    if not valid:
+        raise ConfigError(field.name, value, f"give the name of a topic, 1 to {MAX_NAME} bytes of UTF-8")
 
 
 def address(_: object, field: attrs.Attribute[Any], value: object) -> None:

@@ -5,6 +5,9 @@ never delays Raft or gossip. Deliveries come in batches of one topic, in order; 
 
 The three methods are the contract of the model; each is optional. `handle_sync` may take a third parameter named `record`, and then gets a `Record`
 beside topic and data: with `record.seq` a handler can skip what it has already handled before a crash.
+
+A fourth one is ours: `handle_dead_letter`. Records of the dead-letter topic go there and not to `handle_sync`, so that a handler that knows nothing of
+dead letters is not surprised by a topic it has never heard of; without that method they count as delivered.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ from typing import Any
 import attrs
 
 from coterie.actors.base import Actor
+from coterie.actors.dead_letters import read_letter
 from coterie.actors.errors import HandlerFailed
-from coterie.actors.messages import Deliver, Delivered, HandleRead, HandleWrite
+from coterie.actors.messages import DeadLetter, Deliver, Delivered, HandleRead, HandleWrite
 from coterie.actors.traced import traced_call, traced_handler
 from coterie.actors.tracing import TRACING
 
@@ -58,9 +62,12 @@ class HandlerActor(Actor):
     def handle_sync(self, topic: str, data: bytes) -> None:
         """Runs on every node, the leader included, for every publish; in order, once, unless the node crashes between its return and the cursor's write."""
 
+    def handle_dead_letter(self, letter: DeadLetter) -> None:
+        """Runs on every node for every dead letter, whichever node's handler had failed. One that fails here too often is skipped, and counted."""
+
     def on_receive(self, message: Any) -> Any:
         if isinstance(message, Deliver):
-            return self._deliver(message)
+            return self._deliver_letters(message) if message.letters else self._deliver(message)
         if isinstance(message, HandleWrite):
             return self._call(self.handle_write, "handle write", message)
         if isinstance(message, HandleRead):
@@ -90,6 +97,25 @@ class HandlerActor(Actor):
             return Delivered(done, error)
         return Delivered(done)
 
+    def _deliver_letters(self, batch: Deliver) -> Delivered:
+        done = 0
+        for seq, data, headers in batch.records:
+            letter = read_letter(seq, batch.time, data, headers)
+            if letter is None:  # the application publishes on that topic itself: a record like others
+                attempt = batch.attempt if done == 0 else 1
+                handled = self._deliver(
+                    Deliver(batch.topic, [(seq, data, headers)], batch.index, batch.time, attempt, batch.node, batch.trace)
+                )
+                if handled.error is not None:
+                    return Delivered(done, handled.error)
+            else:
+                try:
+                    self.handle_dead_letter(letter)
+                except Exception as error:  # noqa: BLE001 - the application's code, as above
+                    return Delivered(done, error)
+            done += 1
+        return Delivered(done)
+
     def _call(self, method: Any, name: str, message: HandleWrite | HandleRead) -> bytes:
         op, call = message.op, method
         if message.trace is not None:
@@ -106,10 +132,10 @@ class HandlerActor(Actor):
 
 
 class ObjectHandler(HandlerActor):
-    """A plain object with some of the three methods, run as a handler actor (`Config.app_handlers`)."""
+    """A plain object with some of the four methods, run as a handler actor (`Config.app_handlers`)."""
 
     def __init__(self, target: Any) -> None:
-        for name in ("handle_write", "handle_read", "handle_sync"):
+        for name in ("handle_write", "handle_read", "handle_sync", "handle_dead_letter"):
             if callable(getattr(target, name, None)):
                 setattr(self, name, getattr(target, name))
         super().__init__()

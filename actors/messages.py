@@ -104,6 +104,29 @@ class TransferLeadership:
 
 
 @attrs.define(frozen=True)
+class DeadLetters:
+    """-> LetterPage: the latest dead letters that this node's buffer holds, the latest first.
+
+    topic: only those of records of this topic; None: all. limit: at most so many, 1 to 1000. before: only letters with a smaller number (`LetterPage.next` of
+    the page before). Raises InvalidRequest.
+    """
+
+    topic: str | None = None
+    limit: int = 100
+    before: int | None = None
+    timeout: float | None = None
+
+
+@attrs.define(frozen=True)
+class Requeue:
+    """Publish the record of dead letter number `letter` to its topic once more. -> Published, with its new seq; the same one when it was requeued before.
+    Every node's handler gets it, also where it had been handled. Raises InvalidRequest (no such letter), and what Publish raises."""
+
+    letter: int
+    timeout: float | None = None
+
+
+@attrs.define(frozen=True)
 class Here:
     """Between nodes: carry `message` out on this node or refuse it with NotLeader; another node has passed it on already."""
 
@@ -169,12 +192,55 @@ class RosterMember:
 
 
 @attrs.define(frozen=True)
+class Failing:
+    """A record on which the handler of `node` fails, and at which its topic stands there. attempts: how often it has raised, since the handler was
+    registered; error: what it raised last; waiting: why the record, given up, is no dead letter yet ("": it is given to the handler again)."""
+
+    node: str
+    topic: str
+    seq: int
+    attempts: int
+    error: str
+    waiting: str = ""
+
+
+@attrs.define(frozen=True)
+class DeadLetter:
+    """A record that a handler failed on too often.
+
+    letter: its number, which is its seq in the dead-letter topic; time: when it was written, seconds since the epoch. topic, seq, index, published, data,
+    headers: the record's own (published: when). node: whose handler failed; attempts: how often; reason: type and text of the last exception.
+    """
+
+    letter: int
+    time: float
+    topic: str
+    seq: int
+    index: int
+    published: float
+    node: str
+    attempts: int
+    reason: str
+    data: bytes
+    headers: dict[str, str] = attrs.field(factory=dict)
+
+
+@attrs.define(frozen=True)
+class LetterPage:
+    """Some dead letters, the latest first. next: give it as `before` for older ones; None when there are none."""
+
+    letters: tuple[DeadLetter, ...]
+    next: int | None = None
+
+
+@attrs.define(frozen=True)
 class ClusterStatus:
     """The state of the cluster as `answered_by` sees it.
 
     healthy: there is a leader, and enough voters live for it to commit. What is wrong besides (a dead voter that the quorum can do without, a
     handler that fails, a member that nobody hears) stands in `warnings`. seeds: those of the node that was asked, also when the leader's view is given, and what
-    became of the last attempt at each.
+    became of the last attempt at each. failing: the records on which handlers fail, of `answered_by` and of the node that was
+    asked; dead_letters: by the topic of their records, how many letters have come by since `answered_by` started.
     """
 
     healthy: bool
@@ -192,6 +258,8 @@ class ClusterStatus:
     dropped: dict[str, int] = attrs.field(factory=dict)
     seeds: dict[str, str] = attrs.field(factory=dict)
     roster: tuple[RosterMember, ...] = ()
+    failing: tuple[Failing, ...] = ()
+    dead_letters: dict[str, int] = attrs.field(factory=dict)
 
 
 class Condition(NamedTuple):
@@ -257,6 +325,17 @@ class ReplicationGap(Event):
     topic: str = ""
     first_missing: int = 0
     last_missing: int = 0
+
+
+@attrs.define(frozen=True)
+class DeadLettered(Event):
+    """Record `seq` of `topic` is a dead letter now, number `letter` of the dead-letter topic: the handler of `node` failed on it for `reason`. On every node."""
+
+    topic: str = ""
+    seq: int = 0
+    node: str = ""
+    reason: str = ""
+    letter: int = 0
 
 
 @attrs.define(frozen=True)
@@ -463,10 +542,11 @@ class Deliver:
     """Ask a handler actor to handle records of one topic, in order. -> Delivered.
 
     records: [(seq, data, headers | None)]; index and time (seconds since the epoch) are of their batch; attempt counts from 1 for the first record.
-    node: whose records they are; trace: the context in which it applied their entry, where that was traced.
+    node: whose records they are; trace: the context in which it applied their entry, where that was traced. letters: they are dead letters, for
+    `handle_dead_letter`.
     """
 
-    __slots__ = ("attempt", "index", "node", "records", "time", "topic", "trace")
+    __slots__ = ("attempt", "index", "letters", "node", "records", "time", "topic", "trace")
 
     def __init__(
         self,
@@ -477,16 +557,10 @@ class Deliver:
         attempt: int = 1,
         node: str = "",
         trace: Any = None,
+        letters: bool = False,
     ) -> None:
-        self.topic, self.records, self.index, self.time, self.attempt, self.node, self.trace = (
-            topic,
-            records,
-            index,
-            time,
-            attempt,
-            node,
-            trace,
-        )
+        self.topic, self.records, self.index, self.time, self.attempt = topic, records, index, time, attempt
+        self.node, self.trace, self.letters = node, trace, letters
 
 
 class Delivered:
@@ -535,6 +609,8 @@ class ReplicationView:
     counters: dict[str, int] = attrs.field(factory=dict)
     warnings: tuple[str, ...] = ()
     roster: tuple[RosterMember, ...] = ()
+    failing: tuple[Failing, ...] = ()
+    dead_letters: dict[str, int] = attrs.field(factory=dict)
 
 
 @attrs.define(frozen=True)

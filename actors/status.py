@@ -95,6 +95,8 @@ def combine(
         ),
         seeds=membership.seeds,
         roster=replication.roster,
+        failing=replication.failing,
+        dead_letters=replication.dead_letters,
     )
 
 

@@ -43,16 +43,23 @@ class StatusDesk:
 
         def answered() -> None:
             if asked.error is None:
-                reply.set(self._with_own(asked.get(timeout=0)))
+                self._with_own(asked.get(timeout=0), reply)
             else:
                 self._local(reply.set, f"the leader {leader} at {address} did not answer ({asked.error}); this is this node's own view")
 
         asked.on_done(lambda: self._post(answered))
 
-    def _with_own(self, status: ClusterStatus) -> ClusterStatus:
-        """What the leader cannot know: how this node, which was asked, finds others, and what is wrong with its certificates."""
-        own = self._picture.membership
-        return attrs.evolve(status, seeds=own.seeds, warnings=(*status.warnings, *own.discovery, *self._rooms.tls_warnings()))
+    def _with_own(self, status: ClusterStatus, reply: LightFuture) -> None:
+        """The leader's view and, beside it, what the leader cannot know of this node, which was asked: how it finds others, what is wrong with its certificates,
+        and what its handler fails on."""
+        asked = self._rooms.publisher.ask(GetReplicationView(), block=False)
+
+        def complete() -> None:
+            own, membership = asked.get(timeout=0) if asked.error is None else ReplicationView(), self._picture.membership
+            warnings = (*status.warnings, *membership.discovery, *self._rooms.tls_warnings(), *own.warnings)
+            reply.set(attrs.evolve(status, seeds=membership.seeds, failing=status.failing + own.failing, warnings=warnings))
+
+        asked.on_done(lambda: self._post(complete))
 
     def _local(self, give: Callable[[ClusterStatus], None], note: str = "") -> None:
         rooms, picture = self._rooms, self._picture

@@ -25,6 +25,7 @@ from coterie.actors.errors import CoterieError, InvalidRequest, StorageError
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import (
     Condition,
+    DeadLetters,
     ElectionEnd,
     ElectionStart,
     Emit,
@@ -42,6 +43,7 @@ from coterie.actors.messages import (
     RaftView,
     Read,
     RegisterHandler,
+    Requeue,
     SetMeta,
     Status,
     Subscribe,
@@ -335,11 +337,13 @@ class ClusterSupervisor(Actor):
 
 
 _HANDLERS: dict[type, Callable[[ClusterSupervisor, Any], Any]] = {
+    DeadLetters: lambda self, message: self._need().ask_letters(message, self.reply_to),
     Here: ClusterSupervisor._here,
     Join: ClusterSupervisor._join,
     Leave: ClusterSupervisor._leave,
     Read: ClusterSupervisor._read,
     RegisterHandler: lambda self, message: self._requests.register(message.ref),
+    Requeue: lambda self, message: self._need().ask_letters(message, self.reply_to),
     Status: ClusterSupervisor._show,
     Subscribe: lambda self, message: self._need().subscribe(message, self.reply_to),
     TransferLeadership: ClusterSupervisor._transfer,

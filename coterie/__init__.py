@@ -32,8 +32,9 @@ _HOMES = {
     "coterie.actors.event_bus": "EventStream",
     "coterie.actors.handler": "HandlerActor Record",
     "coterie.actors.messages": (
-        "ClusterStatus ElectionEnd ElectionStart Event Join Joined LeaderChanged LeaderInfo Leave Left MemberFailed "
-        "MemberJoin MemberLeave MemberStatus Publish Published Read RegisterHandler ReplicationGap RosterMember Status Subscribe "
+        "ClusterStatus DeadLetter DeadLettered DeadLetters ElectionEnd ElectionStart Event Failing Join Joined LeaderChanged LeaderInfo "
+        "Leave Left LetterPage MemberFailed MemberJoin MemberLeave MemberStatus Publish Published Read RegisterHandler ReplicationGap "
+        "Requeue RosterMember Status Subscribe "
         "TopicStatus TransferLeadership Write"
     ),
     "coterie.actors.supervisor": "ClusterSupervisor",

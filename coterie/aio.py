@@ -11,15 +11,18 @@ from coterie.actors.future import LightFuture
 from coterie.actors.messages import (
     Acks,
     ClusterStatus,
+    DeadLetters,
     Event,
     Join,
     Joined,
     Leave,
     Left,
+    LetterPage,
     Publish,
     Published,
     Read,
     RegisterHandler,
+    Requeue,
     Status,
     Subscribe,
     TransferLeadership,
@@ -142,6 +145,18 @@ class AsyncCluster:
 
     async def transfer_leadership(self, member_id: str | None = None, *, timeout: float | None = None) -> None:
         await self._ask(TransferLeadership(member_id, timeout))
+
+    async def dead_letters(
+        self, topic: str | None = None, limit: int = 100, *, before: int | None = None, timeout: float | None = None
+    ) -> LetterPage:
+        """See `DeadLetters`: the latest first."""
+        answer: LetterPage = await self._ask(DeadLetters(topic, limit, before, timeout))
+        return answer
+
+    async def requeue(self, letter: int, *, timeout: float | None = None) -> Published:
+        """Publish a dead letter's record to its topic once more. See `Requeue`."""
+        answer: Published = await self._ask(Requeue(letter, timeout))
+        return answer
 
     async def events(self, capacity: int = 1024) -> AsyncEvents:
         return AsyncEvents(await self._ask(Subscribe(capacity=capacity)))

@@ -213,6 +213,26 @@ def read(target: Target, op: str, data: str | None, output: str | None) -> None:
     call(target, "read", op, data, output)
 
 
+@command("dead-letters", "--topic orders.created", "--output json | jq '.letters[].reason'", "--requeue 7 --requeue 9")
+@flag("topic", "Only letters about records of this topic.", variable=False, metavar="TOPIC")
+@flag("limit", "At most so many, the latest first.", variable=False, type=click.IntRange(min=1), default=100, show_default=True)
+@flag(
+    "requeue",
+    "Publish the record of this letter again; may be given several times.",
+    variable=False,
+    multiple=True,
+    type=int,
+    metavar="LETTER",
+)
+@asking("15s")
+@OUTPUT
+def dead_letters(target: Target, topic: str | None, limit: int, requeue: Sequence[int], output: str | None) -> None:
+    """Show the records that handlers failed on too often, or publish some of them again."""
+    from coterie.cli_dead_letters import run
+
+    run(target, topic, limit, requeue, output)
+
+
 # -- certificates -----------------------------------------------------------------------------------------------------------------
 
 

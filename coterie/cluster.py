@@ -9,14 +9,17 @@ from coterie.actors.event_bus import EventStream
 from coterie.actors.messages import (
     Acks,
     ClusterStatus,
+    DeadLetters,
     Join,
     Joined,
     Leave,
     Left,
+    LetterPage,
     Publish,
     Published,
     Read,
     RegisterHandler,
+    Requeue,
     Status,
     Subscribe,
     TransferLeadership,
@@ -83,6 +86,18 @@ class Cluster:
 
     def transfer_leadership(self, member_id: str | None = None, *, timeout: float | None = None) -> None:
         self.ref.ask(TransferLeadership(member_id, timeout))
+
+    def dead_letters(
+        self, topic: str | None = None, limit: int = 100, *, before: int | None = None, timeout: float | None = None
+    ) -> LetterPage:
+        """See `DeadLetters`: the latest first."""
+        answer: LetterPage = self.ref.ask(DeadLetters(topic, limit, before, timeout))
+        return answer
+
+    def requeue(self, letter: int, *, timeout: float | None = None) -> Published:
+        """Publish a dead letter's record to its topic once more. See `Requeue`."""
+        answer: Published = self.ref.ask(Requeue(letter, timeout))
+        return answer
 
     def events(self, capacity: int = 1024) -> EventStream:
         answer: EventStream = self.ref.ask(Subscribe(capacity=capacity))

@@ -24,7 +24,7 @@ from coterie.actors.errors import CoterieError, DeadlineExceeded, InvalidRequest
 from coterie.actors.future import LightFuture
 from coterie.actors.management.event_feed import EventFeed
 from coterie.actors.management.failures import HTTP_STATUS, as_ours, kind_of
-from coterie.actors.management.requests import OPERATIONS, Operation, parse_object
+from coterie.actors.management.requests import OPERATIONS, Operation, letters_document, parse_letters, parse_object
 from coterie.actors.management.service import ClusterService, status_json, unready
 from coterie.actors.management.spans import keep_trace, traced_endpoint
 from coterie.transport.http_server import BodyTooLarge, BodyTooSlow, read_body
@@ -66,6 +66,7 @@ def http_app(service: ClusterService, feed: EventFeed | None = None) -> Starlett
         Route("/readyz", endpoints.ready, methods=["GET"]),
         Route("/metrics", endpoints.metrics, methods=["GET"]),
         Route("/events", endpoints.events, methods=["GET"]),
+        Route("/dead-letters", endpoints.dead_letters, methods=["GET"]),
         *(
             Route(f"/{name}", traced_endpoint(service.node_id, f"/{name}", endpoints.post(operation)), methods=["POST"])
             for name, operation in OPERATIONS.items()
@@ -115,6 +116,14 @@ class _Endpoints:
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._service.metrics(), headers={"content-type": METRICS_TYPE})
+
+    async def dead_letters(self, request: Request) -> Response:
+        try:
+            message = parse_letters(request.query_params)
+            page = await answer(self._service.request(message), self._service.patience(message))
+        except Exception as error:  # noqa: BLE001 - as above
+            return _error(error)
+        return _json(letters_document(page))
 
     def post(self, operation: Operation) -> Any:
         async def serve(request: Request) -> Response:

@@ -9,12 +9,28 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from coterie.actors.errors import CoterieError, InvalidRequest, NotLeader
 from coterie.actors.management.failures import as_ours, kind_of
-from coterie.actors.messages import ClusterStatus, Join, Leave, MemberStatus, Publish, Read, RosterMember, TopicStatus, Write
+from coterie.actors.messages import (
+    ClusterStatus,
+    DeadLetter,
+    DeadLetters,
+    Failing,
+    Join,
+    Leave,
+    LetterPage,
+    MemberStatus,
+    Publish,
+    Published,
+    Read,
+    Requeue,
+    RosterMember,
+    TopicStatus,
+    Write,
+)
 from coterie.transport.addresses import parse_address
 from coterie.transport.errors import AddressError
 
@@ -25,6 +41,8 @@ __all__ = [
     "check_op",
     "check_raft_addr",
     "check_topic",
+    "letters_document",
+    "parse_letters",
     "parse_object",
     "parse_status",
     "status_document",
@@ -79,6 +97,13 @@ def _text(document: Document, field: str) -> str:
     except UnicodeEncodeError:
         raise InvalidRequest(f"{field}={_shown(value)}: it holds half of a surrogate pair; give text") from None
     return value
+
+
+def _whole(document: Document, field: str) -> int:
+    value = document.get(field)
+    if value.__class__ is not int:
+        raise InvalidRequest(f"{field}={_shown(value)}: this is a JSON {_json_type(value)}; give a whole number")
+    return int(value)
 
 
 def _shown(value: object) -> str:
@@ -164,6 +189,10 @@ def _base64(data: bytes) -> Document:
     return {"data": base64.b64encode(data).decode()}
 
 
+def _place(published: Published) -> Document:
+    return {"topic": published.topic, "seq": published.seq, "index": published.index}
+
+
 OPERATIONS: Final[dict[str, Operation]] = {
     "join": Operation(
         lambda d: Join(check_id(_text(d, "id")), check_raft_addr(_text(d, "raftAddr"))), lambda _: {"accepted": True}, _not_accepted
@@ -171,7 +200,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "leave": Operation(lambda d: Leave(check_id(_text(d, "id"))), lambda _: {"accepted": True}, _not_accepted),
     "appwrite": Operation(lambda d: Write(check_op(_text(d, "op")), _data(d)), _base64, _refused),
     "appsync": Operation(lambda d: Publish(check_topic(_text(d, "topic")), _data(d)), lambda _: {}, _refused),
-    "publish": Operation(_publish, lambda p: {"topic": p.topic, "seq": p.seq, "index": p.index}, _refused),
+    "requeue": Operation(lambda d: Requeue(_whole(d, "letter")), _place, _refused),
+    "publish": Operation(_publish, _place, _refused),
     "read": Operation(lambda d: Read(check_op(_text(d, "op")), _data(d)), _base64, _refused),
 }
 
@@ -197,6 +227,11 @@ def status_document(status: ClusterStatus) -> Document:
         "Dropped": status.dropped,
         "Seeds": status.seeds,
         "Roster": [{"ID": m.id, "Addr": m.addr, "Meta": m.meta} for m in status.roster],
+        "Failing": [
+            {"Node": f.node, "Topic": f.topic, "Seq": f.seq, "Attempts": f.attempts, "Error": f.error, "Waiting": f.waiting}
+            for f in status.failing
+        ],
+        "DeadLetters": status.dead_letters,
     }
 
 
@@ -210,6 +245,40 @@ def _member(member: MemberStatus) -> Document:
         "RaftAddr": member.raft_addr,
         "MatchIndex": member.match_index,
         "LastContact": member.last_contact,
+    }
+
+
+def parse_letters(query: Mapping[str, str]) -> DeadLetters:
+    """The question in a query string: topic, limit, before. Raises InvalidRequest."""
+    numbers: dict[str, int] = {}
+    for field in ("limit", "before"):
+        text = query.get(field, "")
+        if text:
+            if not (text.isascii() and text.isdigit() and len(text) < 20):
+                raise InvalidRequest(f"{field}={_shown(text)}: give a whole number")
+            numbers[field] = int(text)
+    topic = query.get("topic") or None
+    return DeadLetters(check_topic(topic) if topic is not None else None, **numbers)
+
+
+def letters_document(page: LetterPage) -> Document:
+    """The answer of GET /dead-letters."""
+    return {"letters": [_letter(letter) for letter in page.letters], "next": page.next}
+
+
+def _letter(letter: DeadLetter) -> Document:
+    return {
+        "letter": letter.letter,
+        "time": letter.time,
+        "topic": letter.topic,
+        "seq": letter.seq,
+        "index": letter.index,
+        "published": letter.published,
+        "node": letter.node,
+        "attempts": letter.attempts,
+        "reason": letter.reason,
+        "headers": letter.headers,
+        **_base64(letter.data),
     }
 
 
@@ -234,6 +303,11 @@ def parse_status(document: Document) -> ClusterStatus:
             dropped=dict(document.get("Dropped") or {}),
             seeds=dict(document.get("Seeds") or {}),
             roster=tuple(RosterMember(m["ID"], m["Addr"], m["Meta"]) for m in document.get("Roster") or ()),
+            failing=tuple(
+                Failing(f["Node"], f["Topic"], f["Seq"], f["Attempts"], f["Error"], f.get("Waiting", ""))
+                for f in document.get("Failing") or ()
+            ),
+            dead_letters=dict(document.get("DeadLetters") or {}),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidRequest(

@@ -111,6 +111,10 @@ class ReplicationBuffer(Protocol):
 
     def load(self) -> BufferState: ...
 
+    def state(self, topic: str) -> TopicState:
+        """Where one topic stands; an empty state when nothing is known of it."""
+        ...
+
     def write(self, change: BufferWrite) -> None:
         """One transaction. ValueError for a contradiction with what is stored (nothing was changed), StorageError when the disk failed."""
         ...

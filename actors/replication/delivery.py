@@ -4,8 +4,9 @@ Per topic there is a cursor, and at most one `Deliver` under way at the handler 
 handler's thread. Batches come from memory as they are committed; above `memory` bytes, or while there is no handler, they are forgotten and read from
 the buffer when their turn comes.
 
-A handler that raises gets the same record again after `retry` seconds, for ever; the topic stands meanwhile, its error is shown as a warning and
-counted. A handler actor that died is the same as none.
+A handler that raises gets the same record again after `retry` seconds; the topic stands meanwhile, its error is shown as a warning and counted. After
+`attempts` failures the record becomes a dead letter (`letters.py`), and once that is committed the cursor passes it. Only what the handler itself raised
+counts: a handler actor that cannot answer at all says nothing about the record. A handler actor that died is the same as none.
 
 **Without a handler** the cursor does not move, so a handler registered later gets everything that is retained from there on. But the node acknowledges what it
 has taken in: a node that only stores must not hold up the publishers of the others. A handler that is replaced while it works gets `retry` seconds to
@@ -26,17 +27,20 @@ from typing import Any, ClassVar, Final
 import pykka
 
 from coterie.actors.base import Actor, Crash
+from coterie.actors.dead_letters import describe
 from coterie.actors.errors import StorageError
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Deliver, Delivered, ReplicationGap, SetHandler, Topology
+from coterie.actors.messages import Deliver, Delivered, Publish, ReplicationGap, SetHandler, Topology
 from coterie.actors.replication.buffer import BufferState, Gap, ReplicationBuffer, StoredBatch
 from coterie.actors.replication.delivery_queue import TopicQueue
+from coterie.actors.replication.letters import Letters
 from coterie.actors.replication.messages import (
     CursorsMoved,
     DeliveryDone,
     DeliveryView,
     GetDeliveryView,
     HandlerPresent,
+    LetterDone,
     NewBatch,
     NewBatches,
     PeerAcks,
@@ -56,7 +60,8 @@ SendAcks = Callable[[str, dict[str, int], bool], bool]  # (leader id, {topic: se
 
 
 class Delivery(Actor):
-    """writer: the buffer writer's reference. to_publisher: tells this node's publisher. send_acks: to a leader elsewhere; must not block."""
+    """writer: the buffer writer's reference. to_publisher: tells this node's publisher; publish: asks it. send_acks: to a leader elsewhere; must not block.
+    attempts, letters: how often a record is tried (0: for ever), and the dead-letter topic."""
 
     concern: ClassVar[str] = "delivery"
 
@@ -69,8 +74,11 @@ class Delivery(Actor):
         to_publisher: Callable[[Any], object],
         send_acks: SendAcks,
         emit: Callable[[Any], object],
+        publish: Callable[[Publish], LightFuture],
         *,
         retry: float = 1.5,
+        attempts: int = 10,
+        letters: str = "dead-letters",
         memory: int = 64 << 20,
         ack_records: int = 256,
         most_records: int = 1024,
@@ -97,7 +105,8 @@ class Delivery(Actor):
         self._send_at: float | None = None
         self._announce_at: float | None = None
         self._announced_times = 0
-        self._counters = {"delivery_errors": 0, "redelivered": 0, "gaps": 0}
+        self._letters = Letters(node, attempts, letters, retry, publish, lambda topic, future: self.ref.send(LetterDone(topic, future)))
+        self._counters = {"delivery_errors": 0, "redelivered": 0, "gaps": 0, "dead_letters": 0, "dead_letters_skipped": 0}
 
     def on_receive(self, message: Any) -> Any:
         kind = message.__class__
@@ -105,6 +114,8 @@ class Delivery(Actor):
             self._arrived(message.batches)
         elif kind is DeliveryDone:
             self._done(message.topic, message.future)
+        elif kind is LetterDone:
+            self._letter_done(self._topics[message.topic], message.future)
         elif kind is Stored:
             self._ready.update(dict.fromkeys(message.topics))
         elif kind is SetHandler:
@@ -123,14 +134,14 @@ class Delivery(Actor):
             if self._handler is not None:
                 for name in ready:
                     topic = self._topics.get(name)
-                    if topic is not None and topic.outstanding is None and name not in self._retries:
+                    if topic is not None and topic.outstanding is None and name not in self._retries and not self._letters.holds(name):
                         self._deliver(topic)
         if self._moved:
             moved, self._moved = self._moved, {}
             self._writer.send(CursorsMoved(moved))
         if self._fresh_acks or self._announce:
             self._pace(time.monotonic())
-        times = (*self._retries.values(), self._announce_at, self._patience, self._send_at)
+        times = (*self._retries.values(), self._announce_at, self._patience, self._send_at, self._letters.next_time())
         self.wake_at(min((when for when in times if when is not None), default=None))
 
     def on_wake(self, now: float) -> None:
@@ -144,6 +155,7 @@ class Delivery(Actor):
                     topic.outstanding = None
                     topic.attempt += 1
                     self._ready[topic.topic] = None
+        self._letters.resend(now)
         if self._announce_at is not None and self._announce_at <= now:
             self._announce_at = None
             self._announce = True
@@ -175,6 +187,9 @@ class Delivery(Actor):
             before = topic.held
             keep = self._handler is not None and self._held < self._memory
             if topic.arrived(batch, keep):
+                if batch.topic == self._letters.topic:
+                    for event in self._letters.arrived(batch, self._topology.term):
+                        self._emit(event)
                 self._held += topic.held - before
                 self._ready[batch.topic] = None
                 if self._handler is None:
@@ -182,13 +197,16 @@ class Delivery(Actor):
 
     def _set_handler(self, ref: Any) -> None:
         self._handler, self._lost_handler = ref, False
+        self._letters.withdraw()
         self._writer.send(HandlerPresent(ref is not None))
         for topic in self._topics.values():
             if ref is None:
                 self._forget(topic)
                 if topic.last:
                     self._acknowledge(topic.topic, topic.last)
-            topic.error = None
+            topic.failures = 0
+            if not self._letters.holds(topic.topic):
+                topic.error = None
             self._ready[topic.topic] = None
             self._show_position(topic)
         self._retries.clear()
@@ -215,7 +233,8 @@ class Delivery(Actor):
         if topic.attempt > 1:
             self._counters["redelivered"] += 1
             self._metrics.redelivered(topic.topic, 1)
-        message = Deliver(topic.topic, records, batch.index, batch.time, topic.attempt, self.node, batch.trace)
+        letters = topic.topic == self._letters.topic
+        message = Deliver(topic.topic, records, batch.index, batch.time, topic.attempt, self.node, batch.trace, letters)
         topic.started = time.monotonic()
         topic.outstanding = future = self._handler.ask(message, block=False)
         future.on_done(partial(self._tell_done, topic.topic, future))
@@ -237,13 +256,13 @@ class Delivery(Actor):
         self._metrics.delivery_seconds(time.monotonic() - topic.started, result.count)
         if result.count:
             self._advance(topic, result.count)
-            topic.attempt, topic.error = 1, None
         if result.error is not None:
-            self._failed(topic, result.error)
+            self._failed(topic, result.error, by_handler=future.error is None and future.get() is result)
 
     def _advance(self, topic: TopicQueue, count: int) -> None:
         before = topic.held
         topic.advance(count)
+        topic.attempt, topic.failures, topic.error = 1, 0, None
         self._held += topic.held - before
         self._moved[topic.topic] = topic.cursor
         self._acknowledge(topic.topic, topic.cursor - 1)
@@ -255,15 +274,38 @@ class Delivery(Actor):
         present = self._handler is not None or self._lost_handler
         self._metrics.position(topic.topic, topic.cursor - 1 if present else None)
 
-    def _failed(self, topic: TopicQueue, error: BaseException) -> None:
+    def _failed(self, topic: TopicQueue, error: BaseException, by_handler: bool) -> None:
+        """by_handler: it raised on this record, which is what counts against the record."""
         self._counters["delivery_errors"] += 1
+        topic.error = error
+        topic.failures += by_handler
         if topic.attempt == 1:
             self.log.warning(
-                "the handler raised on %r seq %d; again every %g s: %r", topic.topic, topic.cursor, self._retry, error, exc_info=error
+                "the handler raised on %r seq %d; again every %g s: %s",
+                topic.topic,
+                topic.cursor,
+                self._retry,
+                describe(error),
+                exc_info=error,
             )
-        topic.error = error
-        self._retries[topic.topic] = time.monotonic() + self._retry
         topic.attempt += 1
+        given_up = by_handler and self._letters.limit and topic.failures >= self._letters.limit
+        if given_up and topic.topic == self._letters.topic:
+            self._counters["dead_letters_skipped"] += 1
+            self.log.error("number %d of %r is skipped after %d failures: %s", topic.cursor, topic.topic, topic.failures, describe(error))
+            self._advance(topic, 1)
+        elif not given_up or not self._letters.write(topic, error):
+            self._retries[topic.topic] = time.monotonic() + self._retry
+
+    def _letter_done(self, topic: TopicQueue, future: LightFuture) -> None:
+        if not self._letters.outcome(topic.topic, future, time.monotonic()):
+            return
+        self._counters["dead_letters"] += 1
+        self._metrics.dead_letter(topic.topic)
+        error = describe(topic.error) if topic.error is not None else ""
+        self.log.error("%r seq %d is a dead letter now, number %d: %s", topic.topic, topic.cursor, future.get().seq, error)
+        self._advance(topic, 1)
+        self._ready[topic.topic] = None
 
     def _handler_died(self) -> None:
         if self._handler is not None and self._handler.actor_stopped.is_set():
@@ -345,14 +387,13 @@ class Delivery(Actor):
         self._announce_at = again if announce or self._announce_at is None else min(again, self._announce_at)
 
     def _view(self) -> DeliveryView:
-        warnings = [
-            f"the handler fails on {t.topic!r} seq {t.cursor} (attempt {t.attempt - 1}): {type(t.error).__name__}: {t.error}"
-            for t in self._topics.values()
-            if t.error is not None
-        ]
+        letters = self._letters
+        failing = letters.failing(self._topics)
+        warnings = [letters.warning(row) for row in failing]
         if self._lost_handler and any(t.cursor <= t.last for t in self._topics.values()):
             warnings.append("the handler actor is dead: records are kept and wait for a new one to be registered")
-        return DeliveryView({t.topic: t.cursor - 1 for t in self._topics.values()}, dict(self._counters), tuple(warnings))
+        delivered = {t.topic: t.cursor - 1 for t in self._topics.values()}
+        return DeliveryView(delivered, dict(self._counters), tuple(warnings), failing, dict(letters.seen))
 
 
 def _result(future: LightFuture) -> Delivered:

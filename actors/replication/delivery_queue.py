@@ -22,7 +22,7 @@ from coterie.proto.record_batch import Record
 class TopicQueue:
     """cursor: next seq to deliver; last: the last one known to exist. held: bytes in memory."""
 
-    __slots__ = ("attempt", "batches", "cursor", "error", "held", "last", "outstanding", "started", "topic")
+    __slots__ = ("attempt", "batches", "cursor", "error", "failures", "held", "last", "outstanding", "started", "topic")
 
     def __init__(self, topic: str, cursor: int, last: int) -> None:
         self.topic, self.cursor, self.last = topic, cursor, last
@@ -31,7 +31,8 @@ class TopicQueue:
         self.outstanding: Any = None  # the future of the Deliver under way
         self.started = 0.0  # when it was asked, monotonic
         self.attempt = 1
-        self.error: BaseException | None = None
+        self.error: BaseException | None = None  # what the handler raised on the record at the cursor
+        self.failures = 0  # how often the handler in force has raised on it
 
     @property
     def tail(self) -> int:

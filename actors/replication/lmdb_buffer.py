@@ -109,6 +109,9 @@ class LmdbBuffer:
     def path(self) -> Path:
         return self._environment.path
 
+    def state(self, topic: str) -> TopicState:
+        return self._mirror.states.get(topic, TopicState())
+
     def usage(self) -> Usage:
         return self._environment.usage()
 

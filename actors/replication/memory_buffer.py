@@ -39,6 +39,9 @@ class MemoryBuffer:
         with self._lock:
             return BufferState(dict(self._topics), self._applied, tuple(self._window.values()), self._roster)
 
+    def state(self, topic: str) -> TopicState:
+        return self._topics.get(topic, TopicState())
+
     def write(self, change: BufferWrite) -> None:
         with self._lock:
             topics, dropped = self._changed(change)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import attrs
 
+from coterie.actors.messages import Failing, Publish
 from coterie.actors.replication.buffer import Remembered, StoredBatch
 from coterie.proto.record_batch import Record
 
@@ -168,6 +169,24 @@ class DeliveryDone:
         self.topic, self.future = topic, future
 
 
+class LetterDone:
+    """The publish of a topic's dead letter has its outcome; told by the future's callback."""
+
+    __slots__ = ("future", "topic")
+
+    def __init__(self, topic: str, future: Any) -> None:
+        self.topic, self.future = topic, future
+
+
+class OwnPublish:
+    """Ask the publisher: a publish of this node itself (a dead letter, or the record of one), with room for its headers beyond the application's limits."""
+
+    __slots__ = ("publish",)
+
+    def __init__(self, publish: Publish) -> None:
+        self.publish = publish
+
+
 @attrs.define(frozen=True)
 class GetDeliveryView:
     """-> DeliveryView."""
@@ -175,8 +194,10 @@ class GetDeliveryView:
 
 @attrs.define(frozen=True)
 class DeliveryView:
-    """delivered: last seq the handler has had, by topic."""
+    """delivered: last seq the handler has had, by topic. failing, dead_letters: as in `ReplicationView`."""
 
     delivered: dict[str, int]
     counters: dict[str, int]
     warnings: tuple[str, ...]
+    failing: tuple[Failing, ...] = ()
+    dead_letters: dict[str, int] = attrs.field(factory=dict)

@@ -52,6 +52,7 @@ from coterie.actors.replication.messages import (
     GetDeliveryView,
     LinkClosed,
     NewBatches,
+    OwnPublish,
     PeerAcks,
     SessionClosed,
     Stored,
@@ -149,6 +150,7 @@ class Publisher(Actor):
             SessionClosed: lambda m: self._reception.closed(m.session),
             SetHandler: self._delivery.tell,
             GetReplicationView: self._view,
+            OwnPublish: self._own_publish,
         }
 
     def on_start(self) -> None:
@@ -169,6 +171,10 @@ class Publisher(Actor):
             self.log.warning("unexpected message: %r", message)
             return None
         return handler(message)
+
+    def _own_publish(self, message: OwnPublish) -> Any:
+        self._waiting.add_own(message.publish, self.reply_to)
+        return LATER
 
     def flush(self) -> None:
         waiting = self._waiting
@@ -426,7 +432,8 @@ class Publisher(Actor):
         def complete() -> None:
             found = asked.get() if asked.error is None else DeliveryView({}, {}, (f"delivery does not answer: {asked.error}",))
             topics = tuple(TopicStatus(t, seq, found.delivered.get(t, 0), first, acked) for t, seq, first, acked in rows)
-            reply.set(ReplicationView(topics, applied, waiting, {**counters, **found.counters}, found.warnings, roster))
+            counts = {**counters, **found.counters}
+            reply.set(ReplicationView(topics, applied, waiting, counts, found.warnings, roster, found.failing, found.dead_letters))
 
         asked.on_done(partial(_quietly, complete))
         return LATER

@@ -43,13 +43,13 @@ def check_early(acks: Any) -> bool:
     raise InvalidRequest(f"acks={acks!r:.80}: give 'quorum' or 'leader'")
 
 
-def enriched(message: Publish, data: bytes) -> tuple[Record, int]:
+def enriched(message: Publish, data: bytes, most_headers: int = MAX_HEADERS) -> tuple[Record, int]:
     """The record of a publish with a message id or headers, and its size."""
     message_id, headers = message.message_id, message.headers
     if message_id is not None:
         _name("message_id", message_id)
     if headers is not None:
-        _check_headers(headers)
+        _check_headers(headers, most_headers)
         headers = dict(headers)
     record = [data, message_id, headers or None] if message_id is not None or headers else data
     return record, record_size(record)
@@ -73,9 +73,9 @@ def _name(field: str, value: Any) -> str:
     return str(value)
 
 
-def _check_headers(headers: Any) -> None:
-    if not isinstance(headers, dict) or len(headers) > MAX_HEADERS:
-        raise InvalidRequest(f"headers={headers!r:.80}: give a dict of at most {MAX_HEADERS} strings")
+def _check_headers(headers: Any, most: int) -> None:
+    if not isinstance(headers, dict) or len(headers) > most:
+        raise InvalidRequest(f"headers={headers!r:.80}: give a dict of at most {most} strings")
     for key, value in headers.items():
         try:
             if key.__class__ is not str or value.__class__ is not str:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from coterie.actors.base import Crash, Ref
+from coterie.actors.future import LightFuture
+from coterie.actors.messages import Publish
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.buffer_writer import BufferWriter
 from coterie.actors.replication.delivery import Delivery, SendAcks
 from coterie.actors.replication.following import FollowHub, FollowLink, StreamFollower
 from coterie.actors.replication.forwarding import LeaderLink
-from coterie.actors.replication.messages import Stored
+from coterie.actors.replication.letter_desk import LetterDesk
+from coterie.actors.replication.messages import OwnPublish, Stored
 from coterie.actors.replication.metrics import ReplicationMetrics
 from coterie.actors.replication.publisher import Limits, Publisher
 from coterie.actors.replication.recovery import Past, recovered
@@ -27,12 +30,13 @@ class Replication:
 
     `applied` is the Raft index from which the state machine wants the log to go on: known once this is made, before `start(raft)`. After the start,
     `publisher` takes Publish, Committed, Appended, ProposalsFailed, Topology, SetHandler, ForwardedBatch, SessionClosed and GetReplicationView;
-    `follower` and `subscriptions` want Topology too; `subscribers.acks_arrived` takes AcksArrived from any thread; `hub.open` serves a stream to a node of
-    ours, and `subscriptions.open` one to any other subscriber.
+    `letter_desk` takes DeadLetters and Requeue; `follower` and `subscriptions` want Topology too; `subscribers.acks_arrived` takes AcksArrived from any
+    thread; `hub.open` serves a stream to a node of ours, and `subscriptions.open` one to any other subscriber.
     """
 
     publisher: Ref
     delivery: Ref
+    letter_desk: Ref
     writer: Ref
     follower: Ref | None = None
 
@@ -48,6 +52,8 @@ class Replication:
         past: Past = lambda index: (),
         limits: Limits | None = None,
         retry: float = 1.5,
+        attempts: int = 10,
+        letters: str = "dead-letters",
         gap: float = 0.02,
         retain_records: int = 100_000,
         retain_bytes: int = 256 << 20,
@@ -58,6 +64,7 @@ class Replication:
         self._node, self._buffer, self._metrics, self._on_crash = node, buffer, metrics, on_crash
         self._leader_link, self._send_acks, self._emit, self._follow_link = leader_link, send_acks, emit, follow_link
         self._limits, self._retry, self._gap = limits, retry, gap
+        self._attempts, self._letters = attempts, letters
         self._retain_records, self._retain_bytes, self._memory = retain_records, retain_bytes, memory
         self._machine, self._state = recovered(buffer, past)
         self.hub = FollowHub(buffer, self._state)
@@ -85,7 +92,10 @@ class Replication:
             self._to_publisher,
             self._send_acks,
             self._emit,
+            self._publish,
             retry=self._retry,
+            attempts=self._attempts,
+            letters=self._letters,
             memory=self._memory,
             ack_records=max(1, (self._limits or Limits()).window // 8),
             **common,
@@ -103,6 +113,7 @@ class Replication:
             limits=self._limits,
             **common,
         )
+        self.letter_desk = LetterDesk.start(node, buffer, self._letters, self._publish, self._on_crash)  # type: ignore[assignment]
         if self._follow_link is not None:
             self.follower = StreamFollower.start(node, state, self._follow_link, self._to_publisher, self._on_crash)  # type: ignore[assignment]
         return self.publisher
@@ -123,11 +134,16 @@ class Replication:
             if ref is not None:
                 ref.stop()
         self.subscribers.stop()
+        self.letter_desk.stop()
         self.delivery.stop()
         self.writer.stop()
 
     def _to_publisher(self, message: Any) -> bool:
         return self.publisher.send(message)
+
+    def _publish(self, message: Publish) -> LightFuture:
+        future: LightFuture = self.publisher.ask(OwnPublish(message), block=False)
+        return future
 
     def _stored(self, message: Stored) -> None:
         """In the writer's thread, after each transaction."""

@@ -9,11 +9,20 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from coterie.actors.dead_letters import OWN_BYTES, OWN_HEADERS
 from coterie.actors.errors import Overloaded
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import Publish
 from coterie.actors.replication.packing import Chunk, Lane
-from coterie.actors.replication.requests import check_data, check_early, check_timeout, check_topic, enriched, too_large
+from coterie.actors.replication.requests import (
+    MAX_HEADERS,
+    check_data,
+    check_early,
+    check_timeout,
+    check_topic,
+    enriched,
+    too_large,
+)
 
 
 class Waiting:
@@ -48,6 +57,21 @@ class Waiting:
         chunk = lane.open
         if chunk is None or lane.key != (message.timeout, message.acks):
             chunk = self._begin(lane, message)
+        chunk.records.append(record)
+        chunk.replies.append(reply)
+        chunk.size += size
+        self.records += 1
+        self.bytes += size
+
+    def add_own(self, message: Publish, reply: LightFuture | None) -> None:
+        """Queue a publish of the node itself, which has headers of its own beside those of the application: the limits have room for them. Raises as `add`."""
+        lane = self._lanes.get(message.topic) or Lane(check_topic(message.topic))
+        record, size = enriched(message, message.data, MAX_HEADERS + OWN_HEADERS)
+        if size > self._max_payload + OWN_BYTES:
+            raise too_large(message.topic, size, self._max_payload)
+        if self.records >= self._most_records or self.bytes + size > self._most_bytes:
+            raise self.full()
+        chunk = self._begin(lane, message)
         chunk.records.append(record)
         chunk.replies.append(reply)
         chunk.size += size

@@ -104,6 +104,7 @@ class Node:
 
     def __init__(self, directory: Path, name: str, seeds: str, bootstrap: bool = False, handler: bool = True, **config: Any) -> None:
         self.directory, self.name, self.handler = directory, name, handler
+        self.poison = ""  # its handler raises on data that begin so, from its start on
         self.config = {
             "node_id": name,
             "raft_addr": f"127.0.0.1:{free_port()}",
@@ -133,7 +134,7 @@ class Node:
         return self.directory / f"{self.name}.deliveries"
 
     def start(self, deadline: float = 20) -> Node:
-        settings = {"config": self.config, "deliveries": str(self.deliveries_path), "handler": self.handler}
+        settings = {"config": self.config, "deliveries": str(self.deliveries_path), "handler": self.handler, "poison": self.poison}
         self._ended = False
         begin = len(self.lines)
         with (self.directory / f"{self.name}.stderr").open("ab") as stderr:

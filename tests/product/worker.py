@@ -21,6 +21,8 @@ from coterie import (
     ClusterSupervisor,
     Config,
     CoterieError,
+    DeadLetter,
+    DeadLetters,
     HandlerActor,
     Join,
     Leave,
@@ -45,7 +47,7 @@ def say(**line: Any) -> None:
 
 
 class Recorder(HandlerActor):
-    """Appends `topic, seq, index, attempt, process, digest, head of the data` for each delivery."""
+    """Appends `topic, seq, index, attempt, process, digest, head of the data` for each delivery. `poison`: it raises on data that begin so."""
 
     def __init__(self, path: str, node_id: str) -> None:
         super().__init__()
@@ -53,6 +55,8 @@ class Recorder(HandlerActor):
         self.node_id = node_id
         self.delivered = 0
         self.written = 0
+        self.poison = ""
+        self.letters: list[DeadLetter] = []
         self.free = threading.Event()
         self.free.set()
         self.tracer: Any = None
@@ -60,12 +64,17 @@ class Recorder(HandlerActor):
     def handle_sync(self, topic: str, data: bytes, record: Any = None) -> None:
         self.free.wait()
         head = data[:40].split(b"|")[0].decode(errors="replace")
+        if self.poison and head.startswith(self.poison):
+            raise ValueError(f"{self.node_id} cannot read {head!r}")
         row = (json.dumps(topic), record.seq, record.index, record.attempt, os.getpid(), digest(data), head)
         os.write(self.file, ("\t".join(map(str, row)) + "\n").encode())
         self.delivered += 1
         if self.tracer is not None:
             with self.tracer.start_as_current_span("handling"):
                 pass
+
+    def handle_dead_letter(self, letter: DeadLetter) -> None:
+        self.letters.append(letter)
 
     def handle_write(self, op: str, request: bytes) -> bytes:
         self.written += 1
@@ -106,6 +115,7 @@ class Worker:
         recorder = Recorder.start(settings["deliveries"], self.config.node_id)
         self.recorder: Recorder = recorder._actor_weakref()  # type: ignore[assignment]
         self.tracer = self.recorder.tracer = trace_to_files(self.config.node_id)
+        self.recorder.poison = settings.get("poison", "")
         if settings.get("handler", True):
             self.cluster.ask(RegisterHandler(recorder))
         self.loads: dict[str, Load] = {}
@@ -159,6 +169,16 @@ class Worker:
         """The handler stands still in its next call."""
         (self.recorder.free.clear if on else self.recorder.free.set)()
         return True
+
+    def do_poison(self, begins: str) -> Any:
+        """The handler raises on data that begin so; "" mends it."""
+        self.recorder.poison = begins
+        return True
+
+    def do_letters(self, handled: bool = False) -> Any:
+        """The dead letters in this node's buffer, or those its handler has had, as (letter, node, topic, seq, attempts, data)."""
+        letters = list(self.recorder.letters) if handled else self.cluster.ask(DeadLetters(limit=1000)).letters
+        return [(x.letter, x.node, x.topic, x.seq, x.attempts, x.data.decode()) for x in letters]
 
     def do_hold(self, seconds: float) -> Any:
         """Keep the interpreter for so long, as a long call into C does that does not release it."""

@@ -13,11 +13,23 @@ import attrs
 import pytest
 
 from coterie import cli
-from coterie.actors.errors import HandlerFailed, Indeterminate, NoQuorum, NotLeader, PayloadTooLarge, UnknownMember
+from coterie.actors.errors import HandlerFailed, Indeterminate, InvalidRequest, NoQuorum, NotLeader, PayloadTooLarge, UnknownMember
 from coterie.actors.management.grpc_api import management_services
 from coterie.actors.management.http_app import http_app
 from coterie.actors.management.requests import parse_status, status_document
-from coterie.actors.messages import Join, Leave, MemberStatus, Publish, Status, Write
+from coterie.actors.messages import (
+    DeadLetter,
+    DeadLetters,
+    Join,
+    Leave,
+    LetterPage,
+    MemberStatus,
+    Publish,
+    Published,
+    Requeue,
+    Status,
+    Write,
+)
 from coterie.cli_ask import status_code
 from coterie.transport.grpc_server import GrpcServer
 from coterie.transport.http_server import HttpServer
@@ -353,3 +365,44 @@ def test_flags_come_from_the_environment_too(world: World, clusterctl: Any, monk
     monkeypatch.setenv("COTERIE_RAFT_ADDR", "h:1")
     assert clusterctl("join").json == {"accepted": True}
     assert world.cluster.asked == [Join("n3", "h:1")]
+
+
+# -- dead letters -----------------------------------------------------------------------------------------------------------------
+
+LETTERS = tuple(
+    DeadLetter(n, 1000.0 + n, "orders", 40 + n, n, 900.0, "n2", 10, "ValueError: no", b"\x1b[31mred" if n == 2 else b"x" * 100, {})
+    for n in (3, 2, 1)
+)
+
+
+def pages(message: DeadLetters) -> LetterPage:
+    found = [letter for letter in LETTERS if message.before is None or letter.letter < message.before]
+    return LetterPage(tuple(found[: min(message.limit, 2)]), found[1].letter if len(found) > 2 else None)
+
+
+def test_dead_letters_are_fetched_page_by_page_and_shown(world: World, clusterctl: Any) -> None:
+    world.cluster.answers[DeadLetters] = pages
+    ran = clusterctl("dead-letters", "--addr", world.addr, "--topic", "orders")
+    assert (ran.code, ran.err) == (0, "")
+    assert [letter["letter"] for letter in ran.json["letters"]] == [3, 2, 1] and ran.json["next"] is None
+    assert [(m.topic, m.limit, m.before) for m in world.cluster.asked] == [("orders", 100, None), ("orders", 98, 2)]
+    ran = clusterctl("dead-letters", "--addr", world.addr, "--output", "table", "--limit", "2")
+    assert ran.code == 0 and "ValueError: no" in ran.out and "·[31mred" in ran.out and "\x1b" not in ran.out
+    assert "higher --limit" in ran.out
+    world.cluster.answers[DeadLetters] = LetterPage(())
+    assert clusterctl("dead-letters", "--addr", world.addr, "--output", "table").out == "no dead letters\n"
+
+
+def test_dead_letters_are_requeued_one_by_one_and_refusals_are_said(world: World, clusterctl: Any) -> None:
+    world.cluster.answers[Requeue] = lambda m: Published("orders", 50, 60) if m.letter < 3 else InvalidRequest(f"letter={m.letter}: none")
+    ran = clusterctl("dead-letters", "--addr", world.addr, "--requeue", "1", "--requeue", "2")
+    assert ran.code == 0 and ran.json["requeued"][1] == {"letter": 2, "topic": "orders", "seq": 50, "index": 60}
+    ran = clusterctl("dead-letters", "--addr", world.addr, "--requeue", "3", "--requeue", "1", "--output", "table")
+    assert ran.code == 1 and "letter 3" in ran.err and ran.out == "letter 1: published again on orders, seq 50\n"
+    assert clusterctl("dead-letters", "--addr", world.addr, "--mgmt-proto", "grpc").code == 2
+
+
+def test_what_a_node_refuses_about_dead_letters_is_said(world: World, clusterctl: Any) -> None:
+    world.cluster.answers[DeadLetters] = NoQuorum("stopping")
+    ran = clusterctl("dead-letters", "--addr", world.addr)
+    assert ran.code == 1 and "stopping" in ran.err
