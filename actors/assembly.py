@@ -196,7 +196,12 @@ class Rooms:
             lambda event: self.events.send(Emit(event)),
             follow_link=self.wires.follow_link,
             past=lambda index: _entries_up_to(log, index),
-            limits=Limits(request_timeout=config.request_timeout, max_payload=config.max_payload, window=config.repl_window),
+            limits=Limits(
+                request_timeout=config.request_timeout,
+                max_payload=config.max_payload,
+                window=config.repl_window,
+                take_over_from_go=config.take_over_from_go,
+            ),
             retry=config.repl_retry,
             attempts=config.repl_attempts,
             letters=config.dead_letter_topic,

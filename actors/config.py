@@ -63,6 +63,8 @@ class Config:
     cluster_name: what tells this cluster's gossip from another's on the same network, up to 255 bytes; the same on every node.
     app_handlers: the application: a running HandlerActor's reference, a HandlerActor class, or an object with some of its methods; a handler can be
     registered later too.
+    take_over_from_go: while publishes wait here and a node of go-cluster leads, which takes none, this node campaigns for the leadership, at most once in five
+    seconds; off: they wait until one of ours is elected.
     heartbeat_timeout: a follower that has heard nothing from its leader for this long (up to twice, by chance) asks for an election. election_timeout: how long
     a candidate waits before it tries again. lease_timeout: a leader that a quorum has not answered for this long steps down; at most heartbeat_timeout.
     on_leader_change, on_election_end: called with a LeaderInfo, in an actor of their own, one at a time. on_election_start: called without arguments.
@@ -108,6 +110,7 @@ class Config:
     request_timeout: float = duration_field(10.0)
     max_payload: int = attrs.field(default=1 << 20, validator=integer(1, 16 << 20))
 
+    take_over_from_go: bool = attrs.field(default=True, validator=flag)
     heartbeat_timeout: float = duration_field(1.0)
     election_timeout: float = duration_field(1.0)
     lease_timeout: float = duration_field(0.5)

@@ -417,6 +417,13 @@ class ChangeQuorum:
 
 
 @attrs.define(frozen=True)
+class TakeOver:
+    """Tell the Raft actor: campaign against `leader_id`, a node of go-cluster that leads while publishes wait here. Nothing happens where that would be in vain."""
+
+    leader_id: str
+
+
+@attrs.define(frozen=True)
 class PeerView:
     id: str
     address: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coterie.actors.messages import ClusterStatus, Member, MembershipView, MemberStatus, PeerView, RaftView, ReplicationView
+from coterie.actors.topology import is_foreign
 
 SILENT_AFTER = 2.0  # seconds without an answer after which a leader counts a voter as dead
 
@@ -19,6 +20,7 @@ ORDINARY = frozenset(
         "raft": (
             "elections",
             "leaderships",
+            "take-overs",
             "server: connections",
             "server: connections now",
             "server: half bytes now",
@@ -76,6 +78,7 @@ def combine(
         warnings=(
             *notes,
             *_warnings(raft, voters, living, needed, rows),
+            *_foreign_leader(me, raft.leader_id, known.get(raft.leader_id)),
             *membership.warnings,
             *membership.discovery,
             *replication.warnings,
@@ -155,6 +158,16 @@ def _warnings(raft: RaftView, voters: list[PeerView], living: list[str], needed:
         elif row.suffrage == "learner":
             said.append(f"{row.id} is a learner: it has no vote until it has caught up and joined")
     return said
+
+
+def _foreign_leader(me: str, leader: str, member: Member | None) -> list[str]:
+    if leader == me or member is None or not is_foreign(member.meta):
+        return []
+    text = (
+        f"a Go node leads: {leader}; publishes wait for a leader of coterie (a node takes over while some wait, unless take_over_from_go is off), and whom the "
+        "gossip gives up, a Go leader removes from the quorum"
+    )
+    return [text]
 
 
 def _dropped(**rooms: Mapping[str, int]) -> dict[str, int]:

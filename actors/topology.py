@@ -37,9 +37,14 @@ def topology(me: str, raft: RaftView, membership: MembershipView) -> Topology:
         mgmt_addr={name: meta[META_MGMT] for name, meta in live.items() if META_MGMT in meta},
         live=frozenset(live) | {me},
         silent=raft.silent,
-        foreign=frozenset(name for name, meta in live.items() if META_MGMT in meta and META_GRPC not in meta),
+        foreign=frozenset(name for name, meta in live.items() if is_foreign(meta)),
         voters=tuple(_voter(server, membership) for server in raft.servers if server.suffrage == "voter"),
     )
+
+
+def is_foreign(meta: Mapping[str, str]) -> bool:
+    """Is it a node of go-cluster that gossips this metadata?"""
+    return META_MGMT in meta and META_GRPC not in meta
 
 
 def _voter(server: PeerView, membership: MembershipView) -> RosterMember:

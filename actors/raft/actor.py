@@ -30,6 +30,7 @@ from coterie.actors.messages import (
     ProposalsFailed,
     Propose,
     RaftView,
+    TakeOver,
     TransferLeadership,
 )
 from coterie.actors.raft import ready as core_events
@@ -66,7 +67,7 @@ class SetSink:
 
 
 class RaftActor(Actor):
-    """Takes Propose, Applied, ChangeQuorum, GetRaftView and TransferLeadership.
+    """Takes Propose, Applied, ChangeQuorum, GetRaftView, TakeOver and TransferLeadership.
 
     wait_for_sink: what is committed is kept until `SetSink` says who gets it; otherwise, and without a sink, entries count as applied when they are
     committed.
@@ -104,7 +105,7 @@ class RaftActor(Actor):
         self._random = random.Random(seed)
         self._proposals: list[tuple[bytes, Any, bool, bytes | None]] = []
         self._want_appended: list[tuple[Any, int]] = []
-        self._counts: dict[str, int] = {"elections": 0, "leaderships": 0, "proposals refused": 0}
+        self._counts: dict[str, int] = {"elections": 0, "leaderships": 0, "take-overs": 0, "proposals refused": 0}
         self._told_serving = False
         self._told_silent: frozenset[str] = frozenset()
         self._look_for_silent = False
@@ -207,6 +208,9 @@ class RaftActor(Actor):
             return self._decisions.change(message, self.reply_to) or LATER
         if kind is SetSink:
             return self._set_sink(message.ref)
+        if kind is TakeOver:
+            self._counts["take-overs"] += self.core.take_over(message.leader_id, time.monotonic())
+            return None
         if kind is TransferLeadership:
             assert self.reply_to is not None
             self._decisions.transfer(message, self.reply_to, time.monotonic())

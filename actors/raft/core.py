@@ -242,6 +242,13 @@ class RaftCore:
         node.transfer = Transfer(best.peer, now + node.settings.election_timeout)
         replication.try_transfer(node, node.transfer)
 
+    def take_over(self, leader_id: str, now: float) -> bool:
+        """Take the leadership from `leader_id`, which lives: see `election.take_over`. -> whether an election has begun; False where it is not the leader, or this
+        server not the one to succeed it now."""
+        node = self._node
+        node.now = now
+        return election.take_over(node, leader_id)
+
     def confirm(self, since: float, now: float) -> bool:
         """Has a quorum followed this leadership at a moment not before `since`? Asks it, if not: call again with whatever comes in (ReadIndex, Raft
         thesis 6.4, by the times at which answered requests had been sent). Raises NotLeading."""

@@ -2,7 +2,8 @@
 
 A server that misses its leader first asks, without changing anything, whether the others would vote for it (pre-vote, Raft thesis 9.6);
 only a quorum of would-be votes starts a real election. Nobody gives a vote or a would-be vote while its own leader is alive (thesis
-4.2.3), unless that leader itself asked for the change. So a server that was cut off, paused or removed deposes nobody when it returns.
+4.2.3), unless that leader itself asked for the change (or a server says so that must succeed it, `take_over`). So a server that was cut off, paused or
+removed deposes nobody when it returns.
 
 "Alive" is measured against the shortest election time-out, not against this server's own random one: whoever times out first finds the
 others willing, and two of three are enough at the first attempt (hashicorp/raft issue 606).
@@ -98,6 +99,22 @@ def ask(node: Node, peer: Server) -> None:
     else:
         vote = VoteRequest(node.header, node.term, log.last_index, log.last_term, node.transferring_to_me)
         node.after.append(Send(peer.id, peer.address, vote, VoteToken(link, node.term, pre_vote=False)))
+
+
+def take_over(node: Node, leader_id: str) -> bool:
+    """Campaign against a leader that lives, with the flag of a hand-over that it has not asked for, so that the others give their votes (and so does it).
+
+    For a leader that does not do its work for this server's users, a node of another make: see `replication/takeover`. A deposed leader costs the cluster an
+    election, so it is tried only where it should succeed: by a voter in contact with that leader that has all of the log it has heard of, on its disk.
+    Safe at any time all the same: the votes are those of every election (Raft paper, 5.4.1). -> whether it has begun.
+    """
+    if node.role is not Role.FOLLOWER or node.leader is None or node.leader.id != leader_id or not node.leader_is_alive():
+        return False
+    behind = node.log.last_index < node.leader_reaches or node.log.has_unsaved or bool(node.handed)
+    if behind or not node.is_voter or node.quorum == 1 or node.disk_is_stuck():
+        return False
+    campaign(node, transfer=True)
+    return True
 
 
 def on_vote_response(node: Node, peer: str, token: VoteToken, message: Response | RpcError | None) -> None:

@@ -49,6 +49,8 @@ def on_append_request(node: Node, request: AppendRequest) -> AppendResponse | Rp
         node.counters["second_leader_of_term"] += 1
         return RpcError(f"term {node.term} is led by {node.me.id}, which is this server")
     _follow(node, request)
+    if request.prev_index or request.entries:
+        node.leader_reaches = max(request.commit, request.prev_index + len(request.entries or ()))
     refusal = _mismatch(node, request)
     if refusal is not None:
         return refusal

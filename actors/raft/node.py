@@ -76,6 +76,7 @@ class Node:
         self.leader: Server | None = None
         self.leader_term = 0
         self.commit = 0
+        self.leader_reaches = 0  # how far the leader's log goes at least, by its latest request
         self.committed_at = now  # when the commit index last moved
         self.last_contact = now  # of a leader, or of a vote given
         self.leader_seen = now  # when a leader last spoke, or this server led

@@ -66,6 +66,7 @@ from coterie.actors.replication.reader import Reader
 from coterie.actors.replication.reasons import why_waiting
 from coterie.actors.replication.registrar import Registrar, RosterProposal
 from coterie.actors.replication.state_machine import StateMachine
+from coterie.actors.replication.takeover import TakeOvers
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
 from coterie.actors.tracing import TRACING
@@ -82,7 +83,7 @@ LOG_EVERY: Final = 5.0  # seconds between log lines about told publishes that fa
 @attrs.define(frozen=True)
 class Limits:
     """request_timeout: of a publish that names none, seconds. window: records per topic without acknowledgement. entry_bytes: of one Raft entry; a single
-    larger record goes alone. waiting_records, waiting_bytes: the queue. entries: under way at a time."""
+    larger record goes alone. waiting_records, waiting_bytes: the queue. entries: under way at a time. take_over_from_go: as in `Config`."""
 
     request_timeout: float = 10.0
     max_payload: int = 1 << 20
@@ -91,6 +92,7 @@ class Limits:
     waiting_records: int = 65_536
     waiting_bytes: int = 256 << 20
     entries: int = MOST_ENTRIES
+    take_over_from_go: bool = True
 
 
 class Publisher(Actor):
@@ -126,6 +128,7 @@ class Publisher(Actor):
         self._reception = Reception(self._waiting)
         self._reader = Reader(self._count, self.log)
         self._registrar = Registrar(raft, machine.roster, self._count)
+        self._take_overs = TakeOvers(node, raft, limits.take_over_from_go)
         self._topology = Topology()
         self._stored = dict(stored)  # (first retained, next) by topic
         self._known = {topic: next_seq for topic, (_, next_seq) in stored.items()}  # next seq by topic, of log and stream
@@ -197,6 +200,7 @@ class Publisher(Actor):
         self._waiting.close_open()
         self._forwarding.follow(self._other_leader(), now)
         self._expire(now)
+        self._take_overs.look(self._topology, bool(self._waiting.active), now)
         self._show_lag()
         if self._registrar.retry_at is not None and now >= self._registrar.retry_at:
             self._registrar.reconcile(self._topology)

@@ -16,6 +16,11 @@ def why_waiting(topic: str, topology: Topology, window: Window, room: int, refus
     if isinstance(refusal, Overloaded):
         return refusal
     leader = topology.leader_id
+    if topology.foreign_leader:
+        return NoQuorum(
+            f"the leader {leader} is a node of go-cluster, which takes no publishes of coterie, and no node of ours took over within the deadline (see "
+            "take_over_from_go); it was not carried out"
+        )
     if leader:
         return NoQuorum(
             f"the leader {leader} could not be reached, or did not take the publish, within the deadline; it was not carried out"

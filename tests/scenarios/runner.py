@@ -27,6 +27,7 @@ review of the difference.
 | `propose A x y …`, `flood A N` | commands; N of them |
 | `add-voter A B`, `add-learner A B`, `remove A B` | a change of the configuration, asked of A |
 | `transfer A [B]` | |
+| `take-over A [B]` | A is to take the leadership from B, or from whom it follows: has it begun to? |
 | `confirm A` | does a quorum confirm, from now on, that A leads? |
 | `vote A B TERM [transfer]` | B, with a log as long as A's, asks A for its vote |
 | `pre-vote A B TERM` | |
@@ -219,6 +220,12 @@ class Scenario:
 
     def _transfer(self, name: str, target: str | None = None) -> None:
         self.cluster[name].core.transfer(target, self.cluster.now)
+        self.cluster.settle()
+
+    def _take_over(self, name: str, leader: str = "") -> None:
+        core = self.cluster[name].core
+        begun = core.take_over(leader or (core.leader.id if core.leader is not None else ""), self.cluster.now)
+        self._said.append("begun" if begun else "not begun")
         self.cluster.settle()
 
     def _confirm(self, name: str) -> None:

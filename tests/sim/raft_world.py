@@ -156,7 +156,7 @@ class RaftWorld:
             return
         kernel = self.kernel
         actions = (self._crash, self._crash, self._partition, self._partition, self._unblock, self._pause, self._break, self._slow_disk)
-        kernel.random.choice((*actions, *[self._change] * (8 if self.turnover else 3), self._transfer))()
+        kernel.random.choice((*actions, *[self._change] * (8 if self.turnover else 3), self._transfer, self._take_over))()
         kernel.after(kernel.between(0.02, 0.7), self._fault)
 
     def _any(self) -> SimNode | None:
@@ -228,6 +228,15 @@ class RaftWorld:
         if leader is not None:
             others = [name for name in self.nodes if name != leader.id]
             self._try(leader, lambda: leader.core.transfer(self.kernel.random.choice([None, *others]), self.kernel.now))
+
+    def _take_over(self) -> None:
+        """A follower does not wait to be handed the leadership."""
+        kernel = self.kernel
+        node = kernel.random.choice(list(self.nodes.values()))
+        leader = node.core.leader if node.reachable() else None
+        if leader is not None and node.core.take_over(leader.id, kernel.now):
+            kernel.note(node.id, "takes over from", leader.id)
+            node.step()
 
     def _change(self) -> None:
         """Add, promote, demote by removal, remove; now and then a server leaves, loses its log, and comes back under its name."""

@@ -9,7 +9,17 @@ from contextlib import contextmanager
 from coterie.actors.base import Actor
 from coterie.actors.errors import NotLeader
 from coterie.actors.handler import HandlerActor
-from coterie.actors.messages import Appended, Applied, Committed, GetReplicationView, ProposalsFailed, Propose, SetHandler, Topology
+from coterie.actors.messages import (
+    Appended,
+    Applied,
+    Committed,
+    GetReplicationView,
+    ProposalsFailed,
+    Propose,
+    SetHandler,
+    TakeOver,
+    Topology,
+)
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.messages import AcksArrived, ForwardedBatch, SessionClosed
 from coterie.actors.replication.publisher import Limits
@@ -41,6 +51,7 @@ class FakeRaft(Actor):
         self.hold = False
         self.refuse = 0
         self.applied = []
+        self.take_overs = []
 
     def on_receive(self, message):
         if isinstance(message, Propose):
@@ -48,6 +59,8 @@ class FakeRaft(Actor):
                 self._propose(message)
         elif isinstance(message, Applied):
             self.applied.append(message.index)
+        elif isinstance(message, TakeOver):
+            self.take_overs.append(message.leader_id)
 
     def _propose(self, message):
         if self.refuse:

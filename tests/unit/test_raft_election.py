@@ -6,9 +6,11 @@ from coterie.actors.raft import refusals
 from coterie.actors.raft.node import Role
 from coterie.actors.raft.ready import BecameLeader, ElectionEnded, ElectionStarted, LeaderChanged, LostLeadership, TransferFailed
 from coterie.proto.raft_messages import (
+    COMMAND,
     AppendRequest,
     AppendResponse,
     Configuration,
+    Entry,
     Header,
     PreVoteRequest,
     PreVoteResponse,
@@ -222,6 +224,38 @@ def test_a_transfer_to_a_dead_server_is_given_up() -> None:
     assert one.commands() == [b"x"]
     with pytest.raises(refusals.UnknownServer, match="n9"):
         one.core.transfer("n9", cluster.now)
+
+
+def test_who_knows_that_it_lacks_entries_takes_nothing_over() -> None:
+    cluster = RaftCluster("n1", "n2", "n3")
+    cluster.bootstrap("n1")
+    three, term = cluster["n3"].core, cluster["n3"].core.term
+    last = three.last_index
+    request = AppendRequest(header("n1"), term, last + 3, term, last, ())
+    assert not cluster["n3"].answer(request, cluster.now).success
+    assert not three.take_over("n1", cluster.now)
+    # hashicorp's heartbeat, with zeros, says nothing about a log.
+    assert cluster["n3"].answer(AppendRequest(header("n1"), term, 0, 0, 0, ()), cluster.now).success
+    assert not three.take_over("n1", cluster.now)
+    assert cluster["n3"].answer(AppendRequest(header("n1"), term, last, term, last, ()), cluster.now).success
+    assert three.take_over("n1", cluster.now)
+    cluster.settle()
+    assert cluster.leaders() == ["n3"]
+
+
+def test_a_disk_that_has_not_answered_takes_nothing_over() -> None:
+    cluster = RaftCluster("n1", "n2", "n3")
+    cluster.bootstrap("n1")
+    three = cluster["n3"]
+    last = three.core.last_index
+    three.core.request(object(), AppendRequest(header("n1"), 2, last, 2, last, (Entry(last + 1, 2, COMMAND, b"x"),)), cluster.now)
+    assert not three.core.take_over("n1", cluster.now)
+    ready = three.core.ready()
+    assert ready is not None and ready.entries
+    assert not three.core.take_over("n1", cluster.now)
+    three.disk.write(ready.entries, ready.hard_state, ready.truncate_from)
+    three.core.stored(three.disk.last_index, three.disk.last_term)
+    assert three.core.take_over("n1", cluster.now)
 
 
 def test_only_an_empty_server_is_bootstrapped_and_only_with_itself() -> None:

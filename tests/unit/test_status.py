@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 
 from coterie.actors.messages import ClusterStatus, Member, MembershipView, PeerView, RaftView, ReplicationView, TopicStatus
@@ -110,3 +111,11 @@ def test_notes_come_first_and_the_replications_warnings_last() -> None:
     seen = status(WELL, ALL, replication=ReplicationView((TopicStatus("t", 9, 8),), 12, warnings=("slow",)), notes=("a", "b"))
     assert seen.warnings == ("a", "b", "slow")
     assert (seen.topics[0].seq, seen.applied_index) == (9, 12)
+
+
+def test_a_go_leader_is_a_warning() -> None:
+    go = Member("go1", "go1:1", {"mgmt": "go1:2"})
+    raft = attrs.evolve(WELL, role="follower", leader_id="go1")
+    said = combine("n1", raft, MembershipView((*ALL.members, go)), ReplicationView(), MGMT).warnings
+    assert any(warning.startswith("a Go node leads: go1") and "take_over_from_go" in warning for warning in said)
+    assert not any("Go node" in warning for warning in combine("n1", WELL, ALL, ReplicationView(), MGMT).warnings)

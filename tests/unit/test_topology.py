@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.actors.messages import Member, MembershipView, PeerView, RaftView
+from coterie.actors.messages import Member, MembershipView, PeerView, RaftView, RosterMember
 from coterie.actors.topology import leader_by_gossip, own_meta, topology
 
 
@@ -71,3 +71,14 @@ def test_only_a_leader_says_that_it_leads() -> None:
     assert own_meta(addresses, None) == {"mgmt": "a:1", "grpc": "a:2", "raft": "a:3"}
     assert own_meta(addresses, 7)["leads"] == "7"
     assert own_meta(addresses | {"mgmt": "a:2"}, None)["http"] == "a:1", "where gRPC sits on the management address, HTTP is told too"
+
+
+def test_the_roster_should_be_the_voters_as_gossip_has_them_without_who_leads() -> None:
+    gossip = MembershipView((member("n1", leads="4"), member("n2", "failed"), member("n9")))
+    seen = topology("n1", raft("n1", "n2", "n3", term=4, leader_id="n1", role="leader"), gossip)
+    assert seen.voters == (
+        RosterMember("n1", "n1:1", {"mgmt": "n1:2", "grpc": "n1:3", "raft": "n1:4"}),
+        RosterMember("n2", "n2:4", None),
+        RosterMember("n3", "n3:4", None),
+    )
+    assert topology("n1", RaftView(servers=(PeerView("n4", "n4:4", "learner"),)), gossip).voters == ()
