@@ -26,6 +26,7 @@ import grpc
 
 from coterie.transport.grpc_server import MAX_MESSAGE
 from coterie.transport.tls import Tls, TlsState
+from coterie.transport.tls_tunnel import TlsTunnel
 
 __all__ = ["Answer", "ChannelObserver", "ChannelPool", "ClientStream", "Metadata"]
 
@@ -73,14 +74,20 @@ class ChannelObserver(Protocol):
 
 
 class _Channel:
-    __slots__ = ("channel", "in_use", "last_used", "retired", "state")
+    __slots__ = ("channel", "in_use", "last_used", "retired", "state", "tunnel")
 
-    def __init__(self, channel: grpc.Channel, now: float, state: TlsState | None) -> None:
+    def __init__(self, channel: grpc.Channel, now: float, state: TlsState | None = None, tunnel: TlsTunnel | None = None) -> None:
         self.channel = channel
+        self.tunnel = tunnel
         self.state = state
         self.retired = False  # another one has taken its place; it is closed when nobody uses it
         self.in_use = 0
         self.last_used = now
+
+    def close(self) -> None:
+        self.channel.close()
+        if self.tunnel is not None:
+            self.tunnel.close()
 
 
 class ChannelPool:
@@ -166,7 +173,7 @@ class ChannelPool:
             entry = self._channels.pop(address, None)
             active = len(self._channels)
         if entry is not None:
-            entry.channel.close()
+            entry.close()
             if self._observer is not None:
                 self._observer.evicted()
                 self._observer.active(active)
@@ -180,7 +187,7 @@ class ChannelPool:
         for stream in streams:
             stream.close()
         for entry in channels:
-            entry.channel.close()
+            entry.close()
         for stream in streams:
             stream.join(JOIN_TIMEOUT)
         if self._observer is not None:
@@ -213,8 +220,11 @@ class ChannelPool:
 
     def _open(self, address: str) -> _Channel:
         if self._tls is None:
-            return _Channel(grpc.insecure_channel(address, options=OPTIONS), self._clock(), None)
+            return _Channel(grpc.insecure_channel(address, options=OPTIONS), self._clock())
         state = self._tls.state
+        if self._tls.settings.skip_verify:
+            tunnel = TlsTunnel(address, self._tls, self._name)
+            return _Channel(grpc.insecure_channel(tunnel.target, options=OPTIONS), self._clock(), state, tunnel)
         files = state.files
         credentials = grpc.ssl_channel_credentials(files.ca or None, files.key or None, files.chain or None)
         name = self._tls.settings.server_name
@@ -235,7 +245,7 @@ class ChannelPool:
                 self._retired.discard(entry)
         if unused:
             # Not in a thread of the call that has just ended: closing a channel waits for such threads.
-            threading.Thread(target=entry.channel.close, name=f"{self._name}-close", daemon=True).start()
+            threading.Thread(target=entry.close, name=f"{self._name}-close", daemon=True).start()
 
     def _stream_ended(self, entry: _Channel, stream: ClientStream) -> None:
         with self._lock:

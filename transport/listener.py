@@ -101,4 +101,4 @@ class Listener:
                     self._closing.wait(EXHAUSTED_WAIT)
                 continue
             sock.setblocking(True)
-            self._on_socket(sock, peer_text(source))
+            self._on_socket(sock, peer_text(source) if source else "this machine")

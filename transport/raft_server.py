@@ -32,7 +32,7 @@ from coterie.transport.limits import LOG, Complaints, Counters
 from coterie.transport.listener import Listener, bind_socket
 from coterie.transport.raft_conversation import ReplyHandle, Serving, reply_all
 from coterie.transport.stream import BACKLOG_BYTES, OutStream, hang_up, tune
-from coterie.transport.tls import Tls
+from coterie.transport.tls import HANDSHAKE_TIMEOUT, Tls
 from coterie.transport.tls_stream import TlsReader, accept_tls
 
 __all__ = ["RaftServer", "ReplyHandle", "reply_all"]
@@ -70,8 +70,10 @@ class RaftServer:
         max_half_bytes: int = HALF_BYTES,
         backlog_bytes: int = BACKLOG_BYTES,
         tls: Tls | None = None,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
     ) -> None:
         self.tls = tls
+        self.handshake_timeout = handshake_timeout
         self.bind = parse_address(bind) if isinstance(bind, str) else bind
         self.on_request = on_request
         self.on_snapshot_data = on_snapshot_data
@@ -174,7 +176,7 @@ class _Connection:
         hang_up(self._sock)
 
     def _secured(self, tls: Tls) -> Callable[[int], bytes]:
-        return TlsReader(self._sock, accept_tls(self._sock, tls), self._out).recv
+        return TlsReader(self._sock, accept_tls(self._sock, tls, self._server.handshake_timeout), self._out).recv
 
     def _read(self, recv: Callable[[int], bytes]) -> None:
         serving = self._serving

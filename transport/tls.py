@@ -45,6 +45,7 @@ class TlsState:
     files: TlsFiles
     server: ssl.SSLContext | None
     client: ssl.SSLContext
+    client_of_grpc: ssl.SSLContext | None = None  # where gRPC's own way does not serve
 
 
 class Tls:
@@ -70,6 +71,10 @@ class Tls:
         self._said: tuple[str, ...] = ()
         self._seen = signature(settings)
         self.state = self._read(1)
+        if settings.skip_verify and role == "node":
+            LOG.warning(
+                "%s tls: no server's certificate is verified (tls_skip_verify): whoever is in between can read and change everything", name
+            )
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         if watch and settings.paths:
@@ -91,6 +96,12 @@ class Tls:
         """The context for a connection that goes out."""
         return self.state.client
 
+    def client_of_grpc(self) -> ssl.SSLContext:
+        """The same with HTTP/2 announced, for `tls_tunnel`."""
+        context = self.state.client_of_grpc
+        assert context is not None
+        return context
+
     def name_of(self, host: str) -> str:
         """What the certificate of the server at `host` must name."""
         return self.settings.server_name or host or "127.0.0.1"
@@ -108,16 +119,16 @@ class Tls:
             said.append(f"TLS of {self._name}: the files on disk cannot be used, and what was read before stays in force: {self._problem}")
         for what, path, begin, end in (
             ("certificate", self.settings.cert, files.not_before, files.not_after),
-            ("CA", self.settings.ca, None, files.ca_not_after),
+            ("CA", self.settings.ca, files.ca_not_before, files.ca_not_after),
         ):
-            if end is None:
+            if begin is None or end is None:
                 continue
             left = end - self._clock()
             if left < datetime.timedelta():
                 said.append(
                     f"TLS of {self._name}: the {what} in {path} expired at {end:%Y-%m-%d %H:%M} UTC: new connections are refused; renew it"
                 )
-            elif left < (WARN_BEFORE if begin is None else min(WARN_BEFORE, (end - begin) * WARN_SHARE)):
+            elif left < min(WARN_BEFORE, (end - begin) * WARN_SHARE):
                 said.append(
                     f"TLS of {self._name}: the {what} in {path} expires at {end:%Y-%m-%d %H:%M} UTC: renew it; it is read again without a restart"
                 )
@@ -152,7 +163,11 @@ class Tls:
     def _read(self, number: int) -> TlsState:
         settings, role = self.settings, self._role
         files = read_files(settings, self._clock(), role)
-        state = TlsState(number, files, _context(settings, files, True) if role == "node" else None, _context(settings, files, False))
+        server = _context(settings, files, True) if role == "node" else None
+        of_grpc = _context(settings, files, False) if settings.skip_verify else None
+        if of_grpc is not None:
+            of_grpc.set_alpn_protocols(["h2"])
+        state = TlsState(number, files, server, _context(settings, files, False), of_grpc)
         # OpenSSL reads certificate and key from their paths: both must still be what was judged.
         if read_files(settings, self._clock(), role) != files:
             raise TlsFileError("cert", settings.cert, "is being replaced at this moment: it is read again")

@@ -45,15 +45,16 @@ class TlsSettings:
 
 @attrs.define(frozen=True)
 class TlsFiles:
-    """What the files hold, as bytes of PEM; empty where none is configured. not_before, not_after: of our own certificate; ca_not_after: when the last
-    of the authorities ends."""
+    """What the files hold, as bytes of PEM; empty where none is configured. not_before, not_after: of our own certificate; ca_not_before,
+    ca_not_after: of the authority that ends last."""
 
-    ca: bytes
-    chain: bytes
+    ca: bytes = attrs.field(repr=False)
+    chain: bytes = attrs.field(repr=False)
     key: bytes = attrs.field(repr=False)
     subject: str = ""
     not_before: datetime.datetime | None = None
     not_after: datetime.datetime | None = None
+    ca_not_before: datetime.datetime | None = None
     ca_not_after: datetime.datetime | None = None
 
 
@@ -75,18 +76,18 @@ def read_files(settings: TlsSettings, now: datetime.datetime, role: Role = "node
 
     Raises TlsFileError.
     """
-    ca, ca_ends = b"", None
+    ca, begins, ends = b"", None, None
     if settings.ca:
         ca = _read("ca", settings.ca)
-        ca_ends = _judge_ca(settings.ca, ca, now)
+        begins, ends = _judge_ca(settings.ca, ca, now)
     if not settings.cert:
-        return TlsFiles(ca, b"", b"", ca_not_after=ca_ends)
+        return TlsFiles(ca, b"", b"", ca_not_before=begins, ca_not_after=ends)
     chain, key = _read("cert", settings.cert), _read("key", settings.key)
     leaf = _certificates("cert", settings.cert, chain)[0]
     _judge_time("cert", settings.cert, leaf, now)
     _judge_purpose(settings, leaf, role)
     _judge_key(settings, leaf, key)
-    return TlsFiles(ca, chain, key, leaf.subject.rfc4514_string(), leaf.not_valid_before_utc, leaf.not_valid_after_utc, ca_ends)
+    return TlsFiles(ca, chain, key, leaf.subject.rfc4514_string(), leaf.not_valid_before_utc, leaf.not_valid_after_utc, begins, ends)
 
 
 def _read(setting: str, path: str) -> bytes:
@@ -107,12 +108,12 @@ def _certificates(setting: str, path: str, data: bytes) -> list[x509.Certificate
         raise TlsFileError(setting, path, f"holds no certificate in PEM ('-----BEGIN CERTIFICATE-----'): {error}") from None
 
 
-def _judge_ca(path: str, data: bytes, now: datetime.datetime) -> datetime.datetime:
-    """When the last of them ends; one that has ended may stand beside others, as in the middle of a rotation."""
+def _judge_ca(path: str, data: bytes, now: datetime.datetime) -> tuple[datetime.datetime, datetime.datetime]:
+    """The life of the one that ends last; one that has ended may stand beside others, as in the middle of a rotation."""
     found = _certificates("ca", path, data)
     last = max(found, key=lambda certificate: certificate.not_valid_after_utc)
     _judge_time("ca", path, last, now)
-    return last.not_valid_after_utc
+    return last.not_valid_before_utc, last.not_valid_after_utc
 
 
 def _judge_time(setting: str, path: str, certificate: x509.Certificate, now: datetime.datetime) -> None:

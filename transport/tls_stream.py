@@ -33,9 +33,12 @@ def accept_tls(sock: socket.socket, tls: Tls, timeout: float = HANDSHAKE_TIMEOUT
     return _shake_hands(sock, TlsSession(tls.server(), True), timeout)
 
 
-def dial_tls(sock: socket.socket, tls: Tls, host: str, timeout: float = HANDSHAKE_TIMEOUT) -> TlsSession:
-    """The client's. host: what was dialled. With TLS 1.3 a server that refuses our certificate says so only when we read: as a TlsError of `TlsReader`."""
-    return _shake_hands(sock, TlsSession(tls.client(), False, tls.name_of(host)), timeout)
+def dial_tls(sock: socket.socket, tls: Tls, host: str, timeout: float = HANDSHAKE_TIMEOUT, grpc: bool = False) -> TlsSession:
+    """The client's. host: what was dialled. grpc: HTTP/2 is what will be spoken, which gRPC's servers want to hear first.
+
+    With TLS 1.3 a server that refuses our certificate says so only when we read: as a TlsError of `TlsReader`.
+    """
+    return _shake_hands(sock, TlsSession(tls.client_of_grpc() if grpc else tls.client(), False, tls.name_of(host)), timeout)
 
 
 def _shake_hands(sock: socket.socket, session: TlsSession, timeout: float) -> TlsSession:
