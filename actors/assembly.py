@@ -359,7 +359,8 @@ class Rooms:
         me = self.config.node_id
         others = [server for server in raft.servers if server.id != me and server.suffrage == "voter"]
         if raft.role == "leader" and others:
-            quietly(lambda: self.raft.ask(TransferLeadership(), timeout=TRANSFER_PATIENCE))
+            heir = self.wires.topology.heir([server.id for server in others])
+            quietly(lambda: self.raft.ask(TransferLeadership(heir), timeout=TRANSFER_PATIENCE))
         if self.config.leave_on_stop:
             if others:
                 quietly(lambda: self._leave_quorum(me))

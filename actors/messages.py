@@ -541,6 +541,12 @@ class Topology:
         """The management address of the leader when it is a node of go-cluster, else ""."""
         return self.mgmt_addr.get(self.leader_id, "") if self.leader_id in self.foreign else ""
 
+    def heir(self, voters: list[str]) -> str | None:
+        """Whom this leader should hand over to; None: whoever has most of the log. Beside nodes of go-cluster it is one of ours, which takes our publishes."""
+        if not self.foreign.intersection(voters):
+            return None
+        return next((voter for voter in voters if voter in self.live - self.foreign - self.silent), None)
+
 
 # -- between rooms: delivery to the application -----------------------------------------------------------------------------------
 

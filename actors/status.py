@@ -23,6 +23,7 @@ ORDINARY = frozenset(
             "take-overs",
             "server: connections",
             "server: connections now",
+            "server: requests",
             "server: half bytes now",
             "links: dials",
             "links: connections",

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coterie.actors.messages import MembershipView, PeerView, RaftView, RosterMember, Topology
+from coterie.transport.addresses import Address, parse_address
+from coterie.transport.errors import AddressError
 
 META_MGMT = "mgmt"
 META_GRPC = "grpc"
@@ -34,12 +36,21 @@ def topology(me: str, raft: RaftView, membership: MembershipView) -> Topology:
         leads=raft.role == "leader" and raft.ready,
         in_quorum=me in servers,
         grpc_addr={name: meta[META_GRPC] for name, meta in live.items() if META_GRPC in meta},
-        mgmt_addr={name: meta[META_MGMT] for name, meta in live.items() if META_MGMT in meta},
+        mgmt_addr={m.id: _dialable(m.meta[META_MGMT], m.addr) for m in membership.members if m.id in live and META_MGMT in m.meta},
         live=frozenset(live) | {me},
         silent=raft.silent,
         foreign=frozenset(name for name, meta in live.items() if is_foreign(meta)),
         voters=tuple(_voter(server, membership) for server in raft.servers if server.suffrage == "voter"),
     )
+
+
+def _dialable(address: str, gossip: str) -> str:
+    """A node of go-cluster tells the address it was configured with, which may be `:17946`: then the host is where its gossip comes from."""
+    try:
+        told = parse_address(address)
+        return str(Address(parse_address(gossip).host, told.port)) if told.everywhere else address
+    except AddressError:
+        return address
 
 
 def is_foreign(meta: Mapping[str, str]) -> bool:

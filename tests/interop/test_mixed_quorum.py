@@ -186,6 +186,27 @@ def test_without_take_overs_a_publish_says_that_a_go_node_leads(ours: Callable[.
     assert go.leads()
 
 
+def test_whom_a_go_leader_put_out_comes_back_with_a_join(ours: Callable[..., ProcessCluster], go_node: StartGo) -> None:
+    """go-cluster's leaders remove from the quorum whom the gossip gives up. What that node had is not lost, but it has to be asked in again."""
+    cluster = ours().start()
+    n1, n2 = cluster.nodes
+    assert n2.ask("publish", topic="t", data="before", timeout=15)["seq"] == 1
+    go = go_node("g1", [cluster.seed], evict=True)
+    join(cluster.leader(), go)
+    wait_rosters(cluster.nodes, [go], {"n1", "n2", "g1"})
+    make_go_lead(cluster, go)
+    n2.kill()
+    wait_for(lambda: "n2" not in {server["node"] for server in go.peer.ask("servers")["servers"]}, 40, "g1 puts n2 out", every=0.2)
+    n2.start()
+    wait_for(lambda: n1.ask("publish", topic="t", data="meanwhile", timeout=15)["seq"] >= 2, 30, "n1 publishes")
+    wait_for(lambda: "n2" not in {row["ID"] for row in roster(n1)}, 10, "the roster of n1 is without n2")
+    assert n1.post_json("/join", id="n2", raftAddr=n2.raft_addr) == {"accepted": True}
+    wait_rosters(cluster.nodes, [go], {"n1", "n2", "g1"})
+    assert n2.ask("publish", topic="t", data="after", timeout=15)["seq"] == 3
+    cluster.wait_settled()
+    check_same(cluster.nodes)
+
+
 # -- a Go node comes and goes -------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,3 +83,19 @@ def test_the_roster_should_be_the_voters_as_gossip_has_them_without_who_leads() 
         RosterMember("n3", "n3:4", None),
     )
     assert topology("n1", RaftView(servers=(PeerView("n4", "n4:4", "learner"),)), gossip).voters == ()
+
+
+def test_a_management_address_without_a_host_has_the_gossips() -> None:
+    def mgmt(told: str) -> str:
+        return topology("n1", raft("n1"), MembershipView((member("n1"), Member("go1", "10.0.0.7:7946", {"mgmt": told})))).mgmt_addr["go1"]
+
+    assert mgmt(":17946") == mgmt("0.0.0.0:17946") == "10.0.0.7:17946"
+    assert (mgmt("go1.test:17946"), mgmt("nonsense")) == ("go1.test:17946", "nonsense")
+
+
+def test_a_leader_that_stops_hands_over_to_one_of_ours() -> None:
+    seen = topology("n1", raft("n1", "go1", "n2"), MembershipView((member("n1"), Member("go1", "go1:1", {"mgmt": "go1:2"}), member("n2"))))
+    assert seen.heir(["go1", "n2"]) == "n2"
+    assert seen.heir(["n2"]) is None
+    assert seen.heir(["go1"]) is None
+    assert attrs.evolve(seen, silent=frozenset({"n2"})).heir(["go1", "n2"]) is None
