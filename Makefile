@@ -65,6 +65,8 @@ demo: install
 
 reference: install
 	$(BIN)/python -m tools.generate_configuration
+	$(BIN)/python -m tools.generate_cli_reference
+	$(BIN)/python -m tools.generate_screenshots
 
 docs: tree
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

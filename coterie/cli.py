@@ -135,19 +135,40 @@ def events(target: Target, output: str | None, count: int | None, **limit: Any) 
     listen(target, output, count, limit["for"])
 
 
+@command("probe", "ready", "live --addr 10.0.0.1:17946")
+@click.argument("what", type=click.Choice(["ready", "live"]))
+@asking("3s")
+def probe(target: Target, what: str) -> None:
+    """Ask a node whether requests should come to it (ready), or whether only a new start helps (live).
+
+    For the health check of a container. Exit code: 0 yes; 1 no, with the reason; 2 no answer.
+    """
+    from coterie.cli_ask import probe
+
+    probe(target, what)
+
+
 # -- the quorum -------------------------------------------------------------------------------------------------------------------
 
 
-@command("join", "--id n2 --raft-addr 10.0.0.2:9520 --addr 10.0.0.1:17946")
+@command(
+    "join",
+    "--id n2 --raft-addr 10.0.0.2:9520 --addr 10.0.0.1:17946",
+    "--id n2 --raft-addr 10.0.0.2:9520 --addr 10.0.0.1:17946,10.0.0.2:17946 --wait 2m",
+)
 @ID
 @flag("raft-addr", "Raft address of the node that joins, as the others dial it.", required=True, metavar="HOST:PORT")
+@flag("wait", "Ask again for so long, while nodes start or a leader is elected.", variable=False, metavar="DURATION")
 @asking("15s")
 @OUTPUT
-def join(target: Target, id: str, raft_addr: str, output: str | None) -> None:  # noqa: A002 - the flag's name
-    """Make a node a voter. Any node may be asked: an answer that names the leader is followed once."""
+def join(target: Target, id: str, raft_addr: str, wait: str | None, output: str | None) -> None:  # noqa: A002 - the flag's name
+    """Make a node a voter. Any node may be asked: an answer that names the leader is followed once.
+
+    It may be repeated: of a node that is a voter at that address it is accepted at once.
+    """
     from coterie.cli_ask import change
 
-    change(target, "join", {"id": id, "raftAddr": raft_addr}, output)
+    change(target, "join", {"id": id, "raftAddr": raft_addr}, output, wait)
 
 
 @command("leave", "--id n2 --addr 10.0.0.1:17946")

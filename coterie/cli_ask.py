@@ -9,16 +9,19 @@ from __future__ import annotations
 import base64
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any, Final
 
 from coterie import cli_http
 from coterie.cli_errors import REFUSED, UNUSABLE, WELL, CommandError, NoAnswer
 from coterie.cli_http import Document
-from coterie.cli_target import Target, shown
+from coterie.cli_target import Target, duration, shown
 
 # Refusals after which the same request may succeed: nobody was there to take it, or nobody knows whether it was.
 UNANSWERED: Final = ("NoQuorum", "NotLeader", "Unreachable", "Indeterminate", "DeadlineExceeded")
+
+PAUSE: Final = 0.5  # seconds between one request and the next, of a command that waits
 
 
 def as_table(output: str | None) -> bool:
@@ -78,6 +81,17 @@ def topics_document(status: Document) -> Document:
     return {"LeaderID": status.get("LeaderID"), "AnsweredBy": status.get("AnsweredBy"), "Topics": topics}
 
 
+def probe(target: Target, what: str) -> None:
+    """Ask GET /livez or /readyz. Raises CommandError with the node's reason, NoAnswer."""
+    status, text = target.in_turn(lambda addr: cli_http.get_text(target, addr, f"/{what}z"), repeatable=True)
+    if not as_table(None):
+        say({what: status == 200, "reason": "" if status == 200 else text})
+    if status != 200:
+        raise CommandError(f"not {what}: {text}", REFUSED)
+    if as_table(None):
+        sys.stdout.write(f"{what}\n")
+
+
 # -- join and leave ---------------------------------------------------------------------------------------------------------------
 
 
@@ -104,9 +118,29 @@ def refusal(what: str, answer: Document) -> CommandError:
     return CommandError(f"{what}: {answer.get('error') or answer}", UNUSABLE if answer.get("kind") in UNANSWERED else REFUSED)
 
 
-def change(target: Target, operation: str, body: Document, output: str | None) -> None:
-    """Ask, show the answer. Raises CommandError when it is a refusal."""
-    answer = ask_change(target, operation, body)
+def wait_change(target: Target, operation: str, body: Document, patience: float) -> Document:
+    """Ask again and again until it is done or refused for good, for `patience` seconds at most. Each reason to wait is said once."""
+    until, said = time.monotonic() + patience, ""
+    while True:
+        try:
+            answer = ask_change(target, operation, body)
+            reason = "" if answer.get("accepted") else str(answer.get("error"))
+            final = not reason or not (answer.get("kind") in UNANSWERED or "leader" in answer)
+        except NoAnswer as error:
+            if time.monotonic() + PAUSE >= until:
+                raise
+            reason, final = str(error), False
+        if final or time.monotonic() + PAUSE >= until:
+            return answer
+        if reason != said:
+            said = reason
+            sys.stderr.write(f"clusterctl: {operation} {body['id']}: {reason}; asking again\n")
+        time.sleep(PAUSE)
+
+
+def change(target: Target, operation: str, body: Document, output: str | None, wait: str | None = None) -> None:
+    """Ask, show the answer. wait: for how long to ask again. Raises CommandError when it is a refusal."""
+    answer = ask_change(target, operation, body) if wait is None else wait_change(target, operation, body, duration("--wait", wait))
     if not as_table(output):
         say(answer)
     elif answer.get("accepted"):

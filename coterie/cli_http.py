@@ -30,26 +30,36 @@ def connect(target: Target, addr: tuple[str, int]) -> http.client.HTTPConnection
 
 def ask(target: Target, addr: tuple[str, int], method: str, path: str, body: Document | None = None) -> Document:
     """The JSON object that is the answer, refusals too. Raises NoAnswer, CommandError."""
+    status, text = _exchange(target, addr, method, path, body)
+    document = as_object(text)
+    if document is None:
+        raise NoAnswer(
+            f"{shown(addr)}: the answer is no JSON object; is this the management address of a node, and does it speak HTTP?", sent=True
+        )
+    if status in (404, 405):
+        raise CommandError(f"{shown(addr)} does not know {method} {path}: does it run this version?")
+    return document
+
+
+def get_text(target: Target, addr: tuple[str, int], path: str) -> tuple[int, str]:
+    """(status, text) of a path that answers with text. Raises NoAnswer."""
+    status, text = _exchange(target, addr, "GET", path, None)
+    return status, text.decode(errors="replace").strip()
+
+
+def _exchange(target: Target, addr: tuple[str, int], method: str, path: str, body: Document | None) -> tuple[int, bytes]:
     connection = connect(target, addr)
     try:
         payload = None if body is None else json.dumps(body)
         connection.request(method, path, payload, {"Content-Type": "application/json"} if payload else {})
         answer = connection.getresponse()
-        text = answer.read(MOST)
+        return answer.status, answer.read(MOST)
     except TimeoutError:
         raise NoAnswer(f"{shown(addr)}: no answer within {target.timeout:g} s", sent=True) from None
     except (OSError, http.client.HTTPException) as error:
         raise NoAnswer(f"{shown(addr)} cannot be asked: {describe(error, target.tls)}", sent=True) from None
     finally:
         connection.close()
-    document = as_object(text)
-    if document is None:
-        raise NoAnswer(
-            f"{shown(addr)}: the answer is no JSON object; is this the management address of a node, and does it speak HTTP?", sent=True
-        )
-    if answer.status in (404, 405):
-        raise CommandError(f"{shown(addr)} does not know {method} {path}: does it run this version?")
-    return document
 
 
 def as_object(text: bytes) -> Document | None:

@@ -13,7 +13,17 @@ import attrs
 import pytest
 
 from coterie import cli
-from coterie.actors.errors import HandlerFailed, Indeterminate, InvalidRequest, NoQuorum, NotLeader, PayloadTooLarge, UnknownMember
+from coterie.actors.errors import (
+    AlreadyMember,
+    HandlerFailed,
+    Indeterminate,
+    InvalidRequest,
+    NoQuorum,
+    NotLeader,
+    PayloadTooLarge,
+    UnknownMember,
+    Unreachable,
+)
 from coterie.actors.management.grpc_api import management_services
 from coterie.actors.management.http_app import http_app
 from coterie.actors.management.requests import parse_status, status_document
@@ -21,6 +31,7 @@ from coterie.actors.messages import (
     DeadLetter,
     DeadLetters,
     Join,
+    Joined,
     Leave,
     LetterPage,
     MemberStatus,
@@ -169,6 +180,38 @@ def test_a_follower_s_answer_is_followed_to_the_leader_once(world: World, cluste
     assert ran.code == 1
     assert ran.json == {"accepted": False, "leader": world.addr, "error": "not leader"}
     assert ran.err == "clusterctl: leave n3: not leader\n"
+
+
+def test_a_join_that_waits_asks_until_it_is_accepted(world: World, clusterctl: Any) -> None:
+    refusals: list[Exception] = [NoQuorum("no leader"), NotLeader("", ""), Unreachable("nobody at h:1"), Unreachable("nobody at h:1")]
+    world.cluster.answers[Join] = lambda m: refusals.pop(0) if refusals else Joined(m.id, m.raft_addr)
+    ran = clusterctl("join", "--id", "n3", "--raft-addr", "h:1", "--addr", f"127.0.0.1:1,{world.addr}", "--wait", "1m")
+    assert (ran.code, ran.json) == (0, {"accepted": True})
+    assert ran.err.count("asking again") == 3, "each reason once"
+    assert "nobody at h:1; asking again" in ran.err
+
+
+def test_a_join_that_waits_ends_with_a_refusal_for_good_or_when_its_time_is_over(world: World, clusterctl: Any) -> None:
+    world.cluster.answers[Join] = AlreadyMember("that address belongs to n2")
+    ran = clusterctl("join", "--id", "n3", "--raft-addr", "h:1", "--addr", world.addr, "--wait", "1m")
+    assert (ran.code, ran.json["kind"]) == (1, "AlreadyMember")
+    assert len(world.cluster.asked) == 1
+    ran = clusterctl("join", "--id", "n3", "--raft-addr", "h:1", "--addr", "127.0.0.1:1", "--wait", "700ms")
+    assert (ran.code, ran.out) == (2, "")
+    assert "127.0.0.1:1 cannot be asked" in ran.err.splitlines()[-1]
+    world.cluster.answers[Join] = NoQuorum("no leader")
+    ran = clusterctl("join", "--id", "n3", "--raft-addr", "h:1", "--addr", world.addr, "--wait", "700ms")
+    assert (ran.code, ran.json["kind"]) == (2, "NoQuorum")
+
+
+def test_a_probe_is_a_word_and_a_code(world: World, clusterctl: Any) -> None:
+    assert clusterctl("probe", "ready", "--addr", world.addr).json == {"ready": True, "reason": ""}
+    assert clusterctl("probe", "live", "--addr", world.addr).json == {"live": True, "reason": ""}
+    world.cluster.answers[Status] = attrs.evolve(STATUS, leader_id="")
+    ran = clusterctl("probe", "ready", "--addr", world.addr)
+    assert (ran.code, ran.json) == (1, {"ready": False, "reason": "no leader is known"})
+    assert ran.err == "clusterctl: not ready: no leader is known\n"
+    assert clusterctl("probe", "live", "--addr", "127.0.0.1:1").code == 2
 
 
 @pytest.mark.parametrize("proto", ["http", "grpc"])

@@ -13,7 +13,7 @@ import pytest
 import coterie
 from coterie.actors.config import Config
 from coterie.actors.observability.metrics import Metrics
-from tools import generate_configuration
+from tools import generate_cli_reference, generate_configuration, generate_screenshots
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -108,6 +108,7 @@ def test_commands_exist(page: Path) -> None:
 def test_errors_and_messages_exist(page: Path) -> None:
     """A word in CamelCase is defined somewhere of ours, unless it belongs to somebody named here."""
     theirs = {
+        "WatchdogSec",
         "AddNode",
         "RemoveNode",
         "AppendEntries",
@@ -172,3 +173,17 @@ def test_nothing_of_the_workplace_is_named() -> None:
 
 def test_the_configuration_page_is_what_config_is() -> None:
     assert generate_configuration.PAGE.read_text() == generate_configuration.page(), "run `make reference`"
+
+
+def test_the_command_line_page_is_what_the_commands_are() -> None:
+    assert generate_cli_reference.PAGE.read_text() == generate_cli_reference.page(), "run `make reference`"
+
+
+@pytest.mark.parametrize("name", generate_screenshots.SHOTS)
+def test_the_screenshots_are_what_the_commands_show(name: str) -> None:
+    """Word for word; how it is drawn is the affair of rich, whose versions differ."""
+    image = (ROOT / "docs" / "images" / f"{name}.svg").read_text()
+    texts = [re.findall(r"<text[^>]*>([^<]*)</text>", picture) for picture in (image, generate_screenshots.picture(name))]
+    assert texts[0] == texts[1], "run `make reference`"
+    assert any("n3" in text for text in texts[0])
+    assert "url(http" not in image and "@import" not in image, "it fetches nothing from elsewhere"
