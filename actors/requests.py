@@ -121,7 +121,13 @@ class Requests:
         """Answers Joined. Raises InvalidRequest, AlreadyMember, NotLeader."""
         if not isinstance(message.id, str) or not message.id:
             raise InvalidRequest(f"id={message.id!r}: give the node_id of the server that joins")
-        self._rooms.check_join(message.id, message.raft_addr, self._picture.membership)
+        self._check_leads()  # first: only the leader's own view says what is wrong with a join
+        server = next((s for s in self._picture.raft.servers if s.id == message.id), None)
+        if server is None or (server.suffrage, server.address) != (
+            "voter",
+            message.raft_addr,
+        ):  # else it may be repeated, whatever gossip says
+            self._rooms.check_join(message.id, message.raft_addr, self._picture.membership)
         change = ChangeQuorum("join", message.id, message.raft_addr, self._deadline(message))
         self._change(change, Joined(message.id, message.raft_addr), reply)
 
@@ -136,10 +142,14 @@ class Requests:
         self._pass_to_raft(message, True, reply)
 
     def _change(self, change: ChangeQuorum, answer: Joined | Left, reply: LightFuture | None) -> None:
+        self._check_leads()
+        self._pass_to_raft(change, answer, reply)
+
+    def _check_leads(self) -> None:
+        """Raises NotLeader."""
         topology = self._picture.topology
         if not topology.leads and topology.leader_id != self._picture.me:
             raise NotLeader(topology.leader_id, self._picture.mgmt_of(topology.leader_id))
-        self._pass_to_raft(change, answer, reply)
 
     def _pass_to_raft(self, message: Any, answer: Any, reply: LightFuture | None) -> None:
         future = self._rooms.raft.ask(message, block=False)

@@ -106,7 +106,7 @@ class MembershipActor(Actor):
         self._disk = Workers(f"{node}/membership-disk", 1, 1)
         self._counters: Counter[str] = Counter()
         self._arrived = self._taken = 0
-        self._conflicts: dict[str, str] = {}  # member -> what to say of it
+        self._conflicts: dict[str, effects.AddressConflict] = {}
         self._conflicts_heard, self._conflict_at = 0, 0.0
         self._left = False
         self._leaving: list[tuple[float, LightFuture]] = []
@@ -292,12 +292,8 @@ class MembershipActor(Actor):
         shown = self._core.revision, self._core.incarnation, self._seeker.revision
         for event in happened:
             if isinstance(event, effects.AddressConflict):
-                text = (
-                    f"member {event.name} is at {format_address(*event.held)} and is claimed at {format_address(*event.claimed)} too: "
-                    "two nodes with one id, or one that moved; give each node its own"
-                )
-                self._conflicts[event.name] = text
-                self.log.warning("%s", text)
+                self._conflicts[event.name] = event
+                self.log.warning("%s", _conflict_text(event))
             elif isinstance(event, effects.SelfRefuted):
                 self.log.info("refuted an untrue %r about this node, now at incarnation %d", event.reason, event.incarnation)
         if shown != self._shown:
@@ -344,17 +340,26 @@ class MembershipActor(Actor):
     def _view(self) -> MembershipView:
         members = self._core.members()
         return MembershipView(
-            views.members(members), self._all_counters(), self._seeker.states(), self._conflict_warnings(), self._seeker.warnings(members)
+            views.members(members),
+            self._all_counters(),
+            self._seeker.states(),
+            self._conflict_warnings(members),
+            self._seeker.warnings(members),
         )
 
-    def _conflict_warnings(self) -> tuple[str, ...]:
-        """Two nodes with one name: shown for as long as the other one is heard, and a minute longer."""
+    def _conflict_warnings(self, members: list[effects.Member]) -> tuple[str, ...]:
+        """Two nodes with one name: shown for as long as the other one is heard, and a minute longer; but not of a node that moved, once it is taken
+        for the one that it says it is."""
         now, heard = time.monotonic(), self._core.counters.get("address_conflict", 0)
         if heard != self._conflicts_heard:
             self._conflicts_heard, self._conflict_at = heard, now
         elif now - self._conflict_at > CONFLICT_SHOWN:
             self._conflicts.clear()
-        return tuple(self._conflicts.values())
+        for member in members:
+            conflict = self._conflicts.get(member.name)
+            if conflict is not None and conflict.claimed == (member.ip, member.port):
+                del self._conflicts[member.name]
+        return tuple(map(_conflict_text, self._conflicts.values()))
 
     def _worth_keeping(self) -> tuple[int, int]:
         return self._core.revision, self._core.incarnation
@@ -378,3 +383,10 @@ class MembershipActor(Actor):
         if saved.error:
             self._counters["members_file_unwritten"] += 1
             self.log.warning("the last known members could not be stored: %s", saved.error)
+
+
+def _conflict_text(conflict: effects.AddressConflict) -> str:
+    return (
+        f"member {conflict.name} is at {format_address(*conflict.held)} and is claimed at {format_address(*conflict.claimed)} too: "
+        "two nodes with one id, or one that moved; give each node its own"
+    )

@@ -93,6 +93,14 @@ class Topology:
     def ctl(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.machines.at(name, CLUSTERCTL, *words), capture_output=True, text=True, timeout=WAIT, check=False)
 
+    def wait_well(self, name: str) -> None:
+        """Until the status at that node has nothing to warn of; what it says instead, with all nodes' logs, when it does not come to that."""
+        try:
+            wait_for(lambda: self.ctl(name, "status").returncode == 0, WAIT, f"all is well at {name}", every=0.2)
+        except AssertionError as error:
+            logs = "\n".join(f"-- {node}\n{program.text[-3000:]}" for node, program in self.nodes.items())
+            raise AssertionError(f"{error}\n{self.ctl(name, 'status').stdout}\n{logs}") from None
+
     def healthy(self, name: str) -> bool:
         test = self.services[name]["healthcheck"]["test"]
         return self.ctl(name, *test[2:]).returncode == 0
@@ -115,7 +123,7 @@ def test_three_machines_form_a_cluster_publish_lose_one_and_take_it_back_at_anot
         topology.start(name)
     for join in joins:
         assert join.process.wait(WAIT) == 0, join.text
-    wait_for(lambda: topology.ctl("n2", "status").returncode == 0, WAIT, "all is well", every=0.2)
+    topology.wait_well("n2")
     members = json.loads(topology.ctl("n3", "members").stdout)["Members"]
     assert [(m["ID"], m["Suffrage"], m["RaftAddr"]) for m in members] == [(name, "voter", f"{name}:9520") for name in NODES]
     assert {m["ID"]: m["Addr"] for m in members} == {name: f"{address}:7946" for name, address in topology.machines.addresses.items()}
@@ -134,7 +142,7 @@ def test_three_machines_form_a_cluster_publish_lose_one_and_take_it_back_at_anot
 
     topology.machines.move(leader, f"{SUBNET}.77")
     topology.start(leader)
-    wait_for(lambda: topology.ctl(others[0], "status").returncode == 0, WAIT, "all is well again", every=0.2)
+    topology.wait_well(others[0])
     status = json.loads(topology.ctl(leader, "status").stdout)
     assert next(m["Addr"] for m in status["Members"] if m["ID"] == leader) == f"{SUBNET}.77:7946"
     caught_up = {topic["Topic"]: topic["Seq"] for topic in status["Topics"]}
