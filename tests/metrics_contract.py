@@ -5,7 +5,14 @@
 
 from __future__ import annotations
 
+import queue
+from typing import Any
+
 from prometheus_client.parser import text_string_to_metric_families
+
+from coterie.actors.future import LightFuture
+from coterie.actors.messages import PeerView, RaftView
+from coterie.actors.observability.metrics import Metrics
 
 TOPIC = ("topic",)
 NODE = ("node", "topic")
@@ -103,3 +110,47 @@ def declared(text: str) -> dict[str, str]:
     """{name: type} by the TYPE lines, which a metric without a series has, too."""
     lines = [line.split() for line in text.splitlines() if line.startswith("# TYPE ")]
     return {name: kind for _, _, name, kind in lines}
+
+
+class FakeActor:
+    """As much of an actor's reference as the sampling needs."""
+
+    def __init__(self, urn: str = "urn:1") -> None:
+        self.actor_urn = urn
+        self.actor_inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.asked: list[LightFuture] = []
+
+    def ask(self, message: Any, *, block: bool) -> LightFuture:
+        assert not block
+        self.asked.append(LightFuture())
+        return self.asked[-1]
+
+
+def leading() -> Metrics:
+    metrics = Metrics("n1")
+    metrics.leader(True)
+    metrics.subscribers(3)
+    metrics.published("a/b", 10)
+    metrics.seq("a/b", 10)
+    for node, seq in (("n1", 10), ("n2", 8), ("n3", 4)):
+        metrics.acked(node, "a/b", seq, seq)
+        metrics.lag(node, "a/b", 10 - seq)
+    return metrics
+
+
+def full() -> Metrics:
+    """Metrics that have at least one series of everything."""
+    metrics = leading()
+    servers = PeerView("n1", "a:1", "voter", 9), PeerView("n2", "b:1", "voter", 4, 0.25)
+    metrics.raft(RaftView(role="leader", servers=servers, last_index=9, counters={"elections": 1, "server: connections now": 2}))
+    metrics.position("a/b", 7)
+    metrics.delivered("a/b", 7)
+    metrics.redelivered("a/b", 1)
+    metrics.dead_letter("a/b")
+    metrics.dropped("no handler", 1)
+    metrics.actor_restarted("events")
+    metrics.storage("raft", 2, 1)
+    metrics.disk("raft", 2, 1)
+    metrics.certificate("node", 1.0)
+    metrics.inboxes.look([("events", FakeActor())])
+    return metrics

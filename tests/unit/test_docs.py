@@ -13,6 +13,7 @@ import pytest
 import coterie
 from coterie.actors.config import Config
 from coterie.actors.observability.metrics import Metrics
+from tests.metrics_contract import CONTRACT, OURS, declared
 from tools import generate_cli_reference, generate_configuration, generate_screenshots
 
 ROOT = Path(__file__).parents[2]
@@ -157,13 +158,22 @@ def test_every_public_error_is_in_the_troubleshooting() -> None:
 
 
 def test_metrics_and_settings_named_in_the_pages_exist() -> None:
-    metrics = Metrics("n1").text().decode()
-    for name in re.findall(r"`((?:coterie|go_cluster)_\w+)`", text_of(ROOT / "docs/management.md")):
-        assert f"# TYPE {name}" in metrics, name
+    metrics = declared(Metrics("n1").text().decode())
+    for page in PAGES:
+        for text in in_backticks(page):
+            for name in re.findall(r"\b(?:coterie|go_cluster)_\w+", text):
+                assert {name, re.sub(r"_(bucket|count|sum)$", "", name)} & metrics.keys(), f"{page.name}: {name}"
     settings = {field.name for field in Config.__attrs_attrs__}
     for page in PAGES:
         for name in re.findall(r"`((?:repl|mgmt|mem|tls|disc|dns)_[a-z_]+)`", text_of(page)):
             assert name in settings, f"{page.name}: {name}"
+
+
+def test_the_monitoring_page_has_every_metric_with_its_type_and_labels() -> None:
+    rows = re.findall(r"^\| `((?:coterie|go_cluster)_\w+)` \| (\w+) \|(.*?)\| \S.* \|$", text_of(ROOT / "docs/monitoring.md"), re.M)
+    written = {name: (kind, tuple(sorted(re.findall(r"`(\w+)`", labels)))) for name, kind, labels in rows}
+    assert len(written) == len(rows)
+    assert written == {**CONTRACT, **OURS}
 
 
 def test_nothing_of_the_workplace_is_named() -> None:

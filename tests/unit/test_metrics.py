@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from coterie.actors.future import LightFuture
 from coterie.actors.messages import Member, MembershipView, PeerView, RaftView, ReplicationView
 from coterie.actors.observability.inboxes import Inboxes
 from coterie.actors.observability.metrics import Metrics
 from coterie.actors.observability.views import packets_dropped
-from tests.metrics_contract import CONTRACT, OURS, PROCESS, declared, shapes
+from tests.metrics_contract import CONTRACT, OURS, PROCESS, FakeActor, declared, full, leading, shapes
 
 
 def samples(metrics: Metrics) -> dict[str, list[tuple[str, dict[str, str], float]]]:
@@ -26,52 +24,8 @@ def samples(metrics: Metrics) -> dict[str, list[tuple[str, dict[str, str], float
     return found
 
 
-class FakeActor:
-    """As much of an actor's reference as the sampling needs."""
-
-    def __init__(self, urn: str = "urn:1") -> None:
-        self.actor_urn = urn
-        self.actor_inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.asked: list[LightFuture] = []
-
-    def ask(self, message: Any, *, block: bool) -> LightFuture:
-        assert not block
-        self.asked.append(LightFuture())
-        return self.asked[-1]
-
-
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return next((v for _, given, v in samples(metrics).get(name, []) if given == labels), None)
-
-
-def leading() -> Metrics:
-    metrics = Metrics("n1")
-    metrics.leader(True)
-    metrics.subscribers(3)
-    metrics.published("a/b", 10)
-    metrics.seq("a/b", 10)
-    for node, seq in (("n1", 10), ("n2", 8), ("n3", 4)):
-        metrics.acked(node, "a/b", seq, seq)
-        metrics.lag(node, "a/b", 10 - seq)
-    return metrics
-
-
-def full() -> Metrics:
-    """Metrics that have at least one series of everything."""
-    metrics = leading()
-    for servers in ((PeerView("n1", "a:1", "voter", 9), PeerView("n2", "b:1", "voter", 4, 0.25)),):
-        metrics.raft(RaftView(role="leader", servers=servers, last_index=9, counters={"elections": 1, "server: connections now": 2}))
-    metrics.position("a/b", 7)
-    metrics.delivered("a/b", 7)
-    metrics.redelivered("a/b", 1)
-    metrics.dead_letter("a/b")
-    metrics.dropped("no handler", 1)
-    metrics.actor_restarted("events")
-    metrics.storage("raft", 2, 1)
-    metrics.disk("raft", 2, 1)
-    metrics.certificate("node", 1.0)
-    metrics.inboxes.look([("events", FakeActor())])
-    return metrics
 
 
 def test_every_name_type_and_label_and_no_other() -> None:
