@@ -23,6 +23,7 @@ from coterie.actors.event_bus import Callbacks, EventBus
 from coterie.actors.future import LightFuture
 from coterie.actors.handler import HandlerActor, ObjectHandler
 from coterie.actors.management.client import NodeClient
+from coterie.actors.management.foreign_client import ForeignClient
 from coterie.actors.management.health import HealthBoard
 from coterie.actors.management.server import ManagementAddresses, ManagementServer, ManagementSettings, Open
 from coterie.actors.management.service import ClusterService
@@ -40,7 +41,6 @@ from coterie.actors.messages import (
     MembershipView,
     RaftView,
     Requeue,
-    SetHandler,
     Subscribe,
     Topology,
     TransferLeadership,
@@ -63,6 +63,7 @@ from coterie.transport.addresses import parse_address
 from coterie.transport.errors import AddressError, BindError
 from coterie.transport.gossip import check_bind
 from coterie.transport.grpc_client import ChannelPool
+from coterie.transport.grpc_json_client import JsonChannels
 from coterie.transport.tls import Tls
 
 STOP_PATIENCE = 5.0  # seconds for each room to stop
@@ -149,6 +150,9 @@ class Rooms:
         pool = ChannelPool(config.node_id, observer=self.metrics.channels, tls=self.tls)
         self._closing.append(pool.close)
         self.client = NodeClient(pool, config.node_id)
+        self._json_channels = JsonChannels(config.node_id, observer=self.metrics.channels.beside(), tls=self.tls)
+        self._closing.append(self._json_channels.close)
+        self.foreign_client = ForeignClient(self._json_channels, config.node_id)
         self.wires = Wires(config.node_id, self.client)
         self._closing.append(self.wires.close)
         service = ClusterService(
@@ -202,6 +206,8 @@ class Rooms:
                 window=config.repl_window,
                 take_over_from_go=config.take_over_from_go,
             ),
+            foreign_link=self.foreign_client,
+            told=self._leader_told,
             retry=config.repl_retry,
             attempts=config.repl_attempts,
             letters=config.dead_letter_topic,
@@ -233,6 +239,11 @@ class Rooms:
         supervisor = self._supervisor._actor_weakref()
         if supervisor is not None:
             supervisor.raft_changed(view, events)
+
+    def _leader_told(self, term: int, leader: str) -> None:
+        supervisor = self._supervisor._actor_weakref()
+        if supervisor is not None:
+            supervisor.leader_told(term, leader)
 
     def _open_membership(self, directory: DataDir | None) -> None:
         config = self.config
@@ -282,27 +293,26 @@ class Rooms:
     def topology_changed(self, topology: Topology) -> None:
         self.wires.topology = topology
         self.health.topology(bool(topology.leader_id), topology.leads)
-        self.publisher.send(topology)
         if self._replication is not None:
-            self._replication.subscriptions.set_topology(topology)
-            if self._replication.follower is not None:
-                self._replication.follower.send(topology)
+            self._replication.told_topology(topology)
 
     def handler_changed(self, handler: Any) -> None:
         self._serving["handler"] = handler
-        self.publisher.send(SetHandler(handler))
+        if self._replication is not None:
+            self._replication.set_handler(handler)
 
     def management_counters(self) -> dict[str, int]:
         """What the HTTP and the gRPC server have refused, and what subscribers over gRPC have missed."""
         counters: dict[str, int] = self._management.counters()
         if self.tls is not None:
             counters |= {f"tls: {reason}": count for reason, count in self.tls.counters.snapshot().items()}
-        return counters if self._replication is None else {**counters, **self._replication.subscriptions.counters()}
+        return counters if self._replication is None else {**counters, **self._replication.counters()}
 
     def tidy(self) -> None:
         """Every few seconds."""
         if self._replication is not None:
             self.wires.tidy(self._replication)
+        self._json_channels.evict_idle()
 
     def actors(self) -> Iterator[tuple[str, Ref]]:
         """Every actor of this node but the supervisor, with its concern; the application's handler and one subscriber for each peer among them."""

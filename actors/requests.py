@@ -68,6 +68,7 @@ class Requests:
             lambda: self._ask_handler(HandleWrite(op, data, trace, self._picture.me)),
             lambda at, left: client.write(at, op, data, left, trace),
             forwarded,
+            lambda at, left: self._rooms.foreign_client.write(at, op, data, left),
         )
 
     def read(self, message: Read, reply: LightFuture | None, forwarded: bool = False) -> None:
@@ -90,10 +91,11 @@ class Requests:
         here: Callable[[], LightFuture],
         there: Callable[[str, float], LightFuture],
         forwarded: bool,
+        abroad: Callable[[str, float], LightFuture] | None = None,
     ) -> None:
         if not isinstance(message.op, str) or not isinstance(message.data, (bytes, bytearray, memoryview)):
             raise InvalidRequest(f"{name}: op is a string and data are bytes")
-        self._router.place(Request(name, reply, self._deadline(message), here, there, forwarded))
+        self._router.place(Request(name, reply, self._deadline(message), here, there, forwarded, abroad))
 
     def _ask_handler(self, call: HandleWrite | HandleRead) -> LightFuture:
         handler = self._handler

@@ -24,10 +24,11 @@ RETRY_PAUSE = 0.05  # seconds before a leader that could not be reached is tried
 class Request:
     """One request under way.
 
-    here(): carries it out on this node, the leader. there(address, seconds left): sends it to the leader's node. Both give a future.
+    here(): carries it out on this node, the leader. there(address, seconds left): sends it to the leader's node; abroad: the same to one of go-cluster, None
+    where that knows no such request. Each gives a future.
     """
 
-    __slots__ = ("deadline", "forwarded", "here", "name", "reply", "retry_at", "there", "tried")
+    __slots__ = ("abroad", "deadline", "forwarded", "here", "name", "reply", "retry_at", "there", "tried")
 
     def __init__(
         self,
@@ -37,7 +38,9 @@ class Request:
         here: Callable[[], LightFuture],
         there: Callable[[str, float], LightFuture],
         forwarded: bool = False,
+        abroad: Callable[[str, float], LightFuture] | None = None,
     ) -> None:
+        self.abroad = abroad
         self.name, self.reply, self.deadline, self.here, self.there, self.forwarded = name, reply, deadline, here, there, forwarded
         self.tried: CoterieError | None = None  # why the last attempt was not carried out
         self.retry_at = 0.0
@@ -70,8 +73,19 @@ class Router:
         elif topology.leader_id and topology.leader_id != self._me and topology.leader_id in topology.grpc_addr and now >= request.retry_at:
             address = topology.grpc_addr[topology.leader_id]
             self._attempt(request, lambda: request.there(address, request.deadline - now))
+        elif topology.foreign_leader and now >= request.retry_at:
+            self._go_abroad(request, topology, now)
         else:
             self._waiting.append(request)
+
+    def _go_abroad(self, request: Request, topology: Topology, now: float) -> None:
+        """A node of go-cluster leads. What it cannot be asked waits for a leader of ours."""
+        abroad, address = request.abroad, topology.foreign_leader
+        if abroad is None:
+            request.tried = Unreachable(f"{topology.leader_id} leads, a node of go-cluster, which cannot be asked this by another node")
+            self._waiting.append(request)
+        else:
+            self._attempt(request, lambda: abroad(address, request.deadline - now))
 
     def _attempt(self, request: Request, start: Callable[[], LightFuture]) -> None:
         self._under_way.append(request)

@@ -16,7 +16,15 @@ import attrs
 
 from coterie.actors.assembly import Rooms
 from coterie.actors.future import LightFuture, gather
-from coterie.actors.messages import ClusterStatus, GetMembership, GetRaftView, GetReplicationView, RaftView, ReplicationView, Status
+from coterie.actors.messages import (
+    ClusterStatus,
+    GetMembership,
+    GetRaftView,
+    GetReplicationView,
+    RaftView,
+    ReplicationView,
+    Status,
+)
 from coterie.actors.replication.requests import check_timeout
 from coterie.actors.status import combine
 from coterie.actors.topology import Picture

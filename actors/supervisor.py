@@ -262,6 +262,14 @@ class ClusterSupervisor(Actor):
                 self._emit(ElectionEnd(time.time(), event.term, leader, self._picture.mgmt_of(leader)))
         self._look_around()
 
+    def leader_told(self, term: int, leader: str) -> None:
+        """A node of go-cluster says who leads. Runs in another actor's thread: pass it on."""
+        self.ref.send(lambda: self._leader_told(term, leader))
+
+    def _leader_told(self, term: int, leader: str) -> None:
+        self._picture.told = (term, leader)
+        self._look_around()
+
     def membership_changed(self, view: MembershipView, event: MembershipEvent | None) -> None:
         """Runs in the membership actor's thread: pass it on."""
         self.ref.send(lambda: self._membership_changed(view, event))

@@ -45,7 +45,7 @@ class TlsState:
     files: TlsFiles
     server: ssl.SSLContext | None
     client: ssl.SSLContext
-    client_of_grpc: ssl.SSLContext | None = None  # where gRPC's own way does not serve
+    client_of_grpc: ssl.SSLContext | None = None  # where gRPC's core is not the client
 
 
 class Tls:
@@ -97,7 +97,8 @@ class Tls:
         return self.state.client
 
     def client_of_grpc(self) -> ssl.SSLContext:
-        """The same with HTTP/2 announced, for `tls_tunnel`."""
+        """The same with HTTP/2 announced, as gRPC's servers demand; the other must not say so, or an HTTP server would believe it. For `tls_tunnel` and
+        `grpc_json_client`."""
         context = self.state.client_of_grpc
         assert context is not None
         return context
@@ -164,9 +165,8 @@ class Tls:
         settings, role = self.settings, self._role
         files = read_files(settings, self._clock(), role)
         server = _context(settings, files, True) if role == "node" else None
-        of_grpc = _context(settings, files, False) if settings.skip_verify else None
-        if of_grpc is not None:
-            of_grpc.set_alpn_protocols(["h2"])
+        of_grpc = _context(settings, files, False)
+        of_grpc.set_alpn_protocols(["h2"])
         state = TlsState(number, files, server, _context(settings, files, False), of_grpc)
         # OpenSSL reads certificate and key from their paths: both must still be what was judged.
         if read_files(settings, self._clock(), role) != files:

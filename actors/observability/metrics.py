@@ -173,6 +173,7 @@ class ChannelMetrics:
     """What the pool of gRPC channels tells (its port `ChannelObserver`)."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._open: dict[object, int] = {}  # channels by pool
         self._dials = Counter("go_cluster_grpc_conn_dials_total", "gRPC channels made", registry=registry)
         self._reuse = Counter("go_cluster_grpc_conn_reuse_total", "Calls that found their channel made", registry=registry)
         self._evictions = Counter(
@@ -189,5 +190,18 @@ class ChannelMetrics:
     def evicted(self) -> None:
         self._evictions.inc()
 
+    def active(self, channels: int, pool: object = None) -> None:
+        self._open[pool] = channels
+        self._active.set(sum(self._open.values()))
+
+    def beside(self) -> _Beside:
+        """An observer for a second pool, counted together with the first."""
+        return _Beside(self)
+
+
+class _Beside:
+    def __init__(self, first: ChannelMetrics) -> None:
+        self.dialled, self.reused, self.evicted, self._active = first.dialled, first.reused, first.evicted, first.active
+
     def active(self, channels: int) -> None:
-        self._active.set(channels)
+        self._active(channels, self)

@@ -148,7 +148,8 @@ class StreamFollower(Actor):
     def on_receive(self, message: Any) -> Any:
         kind = message.__class__
         if kind is Topology:
-            leader = message.leader_id if not message.in_quorum and message.leader_id != self.node else ""
+            ours = message.leader_id != self.node and not message.foreign_leader
+            leader = message.leader_id if ours and not message.in_quorum else ""
             if leader != self._leader:
                 self._leader = leader
                 self._close()

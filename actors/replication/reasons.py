@@ -18,8 +18,8 @@ def why_waiting(topic: str, topology: Topology, window: Window, room: int, refus
     leader = topology.leader_id
     if topology.foreign_leader:
         return NoQuorum(
-            f"the leader {leader} is a node of go-cluster, which takes no publishes of coterie, and no node of ours took over within the deadline (see "
-            "take_over_from_go); it was not carried out"
+            f"the leader {leader} is a node of go-cluster, whose publishes go past the Raft log, so that it can promise no quorum: no publish is handed to it, and "
+            "no node of ours took over within the deadline (see take_over_from_go); it was not carried out"
         )
     if leader:
         return NoQuorum(

@@ -7,11 +7,12 @@ from typing import Any
 
 from coterie.actors.base import Crash, Ref
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Publish
+from coterie.actors.messages import Publish, SetHandler, Topology
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.buffer_writer import BufferWriter
 from coterie.actors.replication.delivery import Delivery, SendAcks
 from coterie.actors.replication.following import FollowHub, FollowLink, StreamFollower
+from coterie.actors.replication.foreign import ForeignFollower, ForeignLink, Told
 from coterie.actors.replication.forwarding import LeaderLink
 from coterie.actors.replication.letter_desk import LetterDesk
 from coterie.actors.replication.messages import OwnPublish, Stored
@@ -39,6 +40,7 @@ class Replication:
     letter_desk: Ref
     writer: Ref
     follower: Ref | None = None
+    foreign: Ref | None = None
 
     def __init__(
         self,
@@ -50,6 +52,8 @@ class Replication:
         *,
         follow_link: FollowLink | None = None,
         past: Past = lambda index: (),
+        foreign_link: ForeignLink | None = None,
+        told: Told = lambda term, leader: None,
         limits: Limits | None = None,
         retry: float = 1.5,
         attempts: int = 10,
@@ -63,6 +67,7 @@ class Replication:
     ) -> None:
         self._node, self._buffer, self._metrics, self._on_crash = node, buffer, metrics, on_crash
         self._leader_link, self._send_acks, self._emit, self._follow_link = leader_link, send_acks, emit, follow_link
+        self._foreign_link, self._told = foreign_link, told
         self._limits, self._retry, self._gap = limits, retry, gap
         self._attempts, self._letters = attempts, letters
         self._retain_records, self._retain_bytes, self._memory = retain_records, retain_bytes, memory
@@ -116,6 +121,8 @@ class Replication:
         self.letter_desk = LetterDesk.start(node, buffer, self._letters, self._publish, self._on_crash)  # type: ignore[assignment]
         if self._follow_link is not None:
             self.follower = StreamFollower.start(node, state, self._follow_link, self._to_publisher, self._on_crash)  # type: ignore[assignment]
+        if self._foreign_link is not None:
+            self.foreign = ForeignFollower.start(node, self._foreign_link, self._told, retry=self._retry, **common)  # type: ignore[assignment]
         return self.publisher
 
     def actors(self) -> Iterator[tuple[str, Ref]]:
@@ -123,14 +130,34 @@ class Replication:
         yield from (("delivery", self.delivery), ("buffer", self.writer))
         if self.follower is not None:
             yield "following", self.follower
+        if self.foreign is not None:
+            yield "foreign", self.foreign
         for ref in self.subscribers.refs:
             yield "subscriber", ref
+
+    def told_topology(self, topology: Topology) -> None:
+        """For all of the room that want it."""
+        self.publisher.send(topology)
+        self.subscriptions.set_topology(topology)
+        for ref in (self.follower, self.foreign):
+            if ref is not None:
+                ref.send(topology)
+
+    def set_handler(self, handler: Any) -> None:
+        self.publisher.send(SetHandler(handler))
+        if self.foreign is not None:
+            self.foreign.send(SetHandler(handler))
+
+    def counters(self) -> dict[str, int]:
+        """What subscribers that are no nodes of ours have missed, and what came from leaders that are none. From any thread."""
+        actor: Any = self.foreign._actor_weakref() if self.foreign is not None else None
+        return {**self.subscriptions.counters(), **(dict(actor.counters) if actor is not None else {})}
 
     def stop(self) -> None:
         """Fail what waits, let the handler finish, write what there is. Blocks for a few seconds at most."""
         self.hub.stop()
         self.subscriptions.stop()
-        for ref in (self.follower, self.publisher):
+        for ref in (self.follower, self.foreign, self.publisher):
             if ref is not None:
                 ref.stop()
         self.subscribers.stop()

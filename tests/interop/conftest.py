@@ -62,6 +62,30 @@ def go_member(programs: Path, stack: ExitStack) -> Callable[..., LinePeer]:
 
 
 @pytest.fixture
+def go_asker(programs: Path, stack: ExitStack) -> Callable[[str], LinePeer]:
+    """Starts a client of go-cluster's gRPC, in JSON, of the node at an address."""
+
+    def start(address: str) -> LinePeer:
+        peer = LinePeer("asker", programs / "asker", "-addr", address)
+        stack.callback(peer.close)
+        return peer
+
+    return start
+
+
+@pytest.fixture
+def go_leader(programs: Path, stack: ExitStack) -> Callable[[str], LinePeer]:
+    """Starts a node that gossips and serves gRPC as a leader of go-cluster does."""
+
+    def start(name: str) -> LinePeer:
+        peer = LinePeer(name, programs / "leader", "-name", name)
+        stack.callback(peer.close)
+        return peer
+
+    return start
+
+
+@pytest.fixture
 def our_member(stack: ExitStack) -> Callable[..., GossipPeer]:
     """Starts a gossip member of ours in this process."""
 

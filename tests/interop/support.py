@@ -1,9 +1,9 @@
 """Go peers for the tests: how they are built, driven and waited for.
 
-The programs (`go/gossip`, a hashicorp/memberlist node; `go/quorum`, a hashicorp/raft server; `go/roster`, both in one, in the manner of go-cluster) speak
-JSON lines, see `go/lines`. A `LinePeer` holds one such process, or one of ours that speaks in the same manner. Its reader thread collects everything the
-process says, and whoever waits for an event does so on one condition, with a deadline. Events stay, so nothing is missed between two waits;
-`since=peer.mark()` looks only at what came later.
+The programs (`go/gossip`, a hashicorp/memberlist node; `go/quorum`, a hashicorp/raft server; `go/roster`, both in one, in the manner of go-cluster; `go/asker`
+and `go/leader`, the two ends of go-cluster's gRPC) speak JSON lines, see `go/lines`. A `LinePeer` holds one such process, or one of ours that speaks in the same
+manner. Its reader thread collects everything the process says, and whoever waits for an event does so on one condition, with a deadline. Events stay, so
+nothing is missed between two waits; `since=peer.mark()` looks only at what came later.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def build_programs() -> Path:
             if os.environ.get("CI") == "true":
                 pytest.fail(reason)
             pytest.skip(reason)
-        build = _go("build", "-o", f"{PROGRAMS}{os.sep}", "./gossip", "./quorum", "./roster")
+        build = _go("build", "-o", f"{PROGRAMS}{os.sep}", "./gossip", "./quorum", "./roster", "./asker", "./leader")
     assert build.returncode == 0, build.stderr
     return PROGRAMS
 

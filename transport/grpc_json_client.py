@@ -1,0 +1,249 @@
+"""Calls to the gRPC servers of go-cluster's nodes, whose codec is JSON: requests say `application/grpc+json`.
+
+This is what `grpc_client` cannot do. gRPC's core writes the content type itself, always `application/grpc`, whatever metadata a caller gives (tried), and a Go
+server takes that for protobuf unless it forces its codec on every call, as go-cluster does today. grpclib, a gRPC in Python over h2, lets a codec name its
+subtype. It is asyncio: one thread with an event loop, started with the first call, so a cluster without Go leaders has neither thread nor connection of this kind.
+
+The rules are those of `grpc_client`: nothing blocks the caller, answers come by callback, bodies are bytes, and `Answer.sent` is False only when the request
+certainly did not leave: the connection was not made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
+from grpclib.config import Configuration
+from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from coterie.transport.addresses import parse_address
+from coterie.transport.errors import AddressError, TlsFileError
+from coterie.transport.grpc_client import Answer, ChannelObserver
+from coterie.transport.tls import Tls, TlsState
+
+__all__ = ["JsonChannels", "JsonStream"]
+
+IDLE_AFTER: Final = 300.0
+JOIN_TIMEOUT: Final = 2.0
+
+
+class _Bodies(CodecBase):
+    """Bytes as they are, called JSON on the wire."""
+
+    __content_subtype__ = "json"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        return bytes(message)
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        return bytes(data)
+
+
+class _Peer:
+    """state: the TLS state it was made of; when that is no longer in force, the next call gets another channel, and this one is closed with its last."""
+
+    __slots__ = ("channel", "in_use", "last_used", "retired", "state")
+
+    def __init__(self, channel: Channel, state: TlsState | None) -> None:
+        self.channel, self.state, self.in_use, self.last_used, self.retired = channel, state, 0, 0.0, False
+
+
+class JsonStream:
+    """One stream of answers; `close` from any thread."""
+
+    def __init__(self, close: Callable[[], object]) -> None:
+        self.close = close
+
+
+class JsonChannels:
+    """Channels by address (host:port), on an event loop in a thread of its own. Safe from any thread."""
+
+    def __init__(
+        self,
+        name: str = "",
+        observer: ChannelObserver | None = None,
+        idle_after: float = IDLE_AFTER,
+        clock: Callable[[], float] = time.monotonic,
+        tls: Tls | None = None,
+    ) -> None:
+        self._tls = tls
+        self._name = f"{name}/grpc-json" if name else "grpc-json"
+        self._observer, self._idle_after, self._clock = observer, idle_after, clock
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._peers: dict[str, _Peer] = {}  # of the loop's thread
+        self._tasks: set[asyncio.Task[None]] = set()  # likewise
+
+    def call(self, address: str, method: str, request: bytes, timeout: float, on_done: Callable[[Answer], None]) -> None:
+        """One unary call. `on_done` gets its Answer exactly once, from the loop's thread or, when this is closed, from the caller's; it must not block."""
+
+        async def work(peer: _Peer) -> bytes:
+            reply: bytes = await UnaryUnaryMethod(peer.channel, method, bytes, bytes)(request, timeout=timeout)
+            return reply
+
+        if not self._begin(self._answered(address, work, on_done)):
+            on_done(_stopping())
+
+    def stream(
+        self, address: str, method: str, request: bytes, on_message: Callable[[bytes], None], on_closed: Callable[[Answer], None]
+    ) -> JsonStream | None:
+        """A stream of answers to `request`. None when this is closed. `on_closed` is called once, after the last message, unless `close` came first."""
+        closed = threading.Event()
+        started: list[asyncio.Task[None]] = []
+
+        async def work(peer: _Peer) -> bytes:
+            started.append(_current())
+            if closed.is_set():
+                return b""
+            async with UnaryStreamMethod(peer.channel, method, bytes, bytes).open() as stream:
+                await stream.send_message(request, end=True)
+                async for message in stream:
+                    if closed.is_set():
+                        break
+                    on_message(message)
+            return b""
+
+        def ended(answer: Answer) -> None:
+            if not closed.is_set():
+                closed.set()
+                on_closed(answer)
+
+        def close() -> None:
+            closed.set()
+            loop = self._loop
+            if loop is not None:
+                with contextlib.suppress(RuntimeError):  # the loop has ended, and every stream with it
+                    loop.call_soon_threadsafe(lambda: [task.cancel() for task in started])
+
+        return JsonStream(close) if self._begin(self._answered(address, work, ended)) else None
+
+    def evict_idle(self) -> None:
+        """Close the channels that have not been used for `idle_after` seconds. To be called now and then."""
+        if self._loop is not None:
+            self._begin(self._evict())
+
+    def close(self) -> None:
+        """Close all. Calls under way are answered with CANCELLED."""
+        with self._lock:
+            self._closed = True
+            loop, thread = self._loop, self._thread
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(JOIN_TIMEOUT)
+            if self._observer is not None:
+                self._observer.active(0)
+
+    # -- in the loop's thread -------------------------------------------------------------------------------------------------
+
+    async def _answered(self, address: str, work: Callable[[_Peer], Coroutine[Any, Any, bytes]], on_done: Callable[[Answer], None]) -> None:
+        answer, peer = _stopping(), None
+        try:
+            peer = self._take(address)
+            with contextlib.suppress(asyncio.CancelledError):  # `answer` says so already
+                answer = Answer(await work(peer), "OK", "", {}, sent=True)
+        except GRPCError as error:
+            answer = Answer(None, error.status.name, error.message or "", {}, sent=True)
+        except TimeoutError:
+            answer = Answer(None, "DEADLINE_EXCEEDED", "no answer in time", {}, sent=True)
+        except (StreamTerminatedError, asyncio.IncompleteReadError) as error:
+            answer = Answer(None, "UNAVAILABLE", f"the connection was lost: {error}", {}, sent=True)
+        except (OSError, AddressError, TlsFileError) as error:  # the connection was not made
+            answer = Answer(None, "UNAVAILABLE", str(error), {}, sent=False)
+        except Exception as error:  # noqa: BLE001 - what the library makes of a peer that speaks something else
+            answer = Answer(None, "UNKNOWN", f"{type(error).__name__}: {error}", {}, sent=True)
+        finally:
+            if peer is not None:
+                peer.in_use -= 1
+                peer.last_used = self._clock()
+                if peer.retired and not peer.in_use:
+                    peer.channel.close()
+        on_done(answer)
+
+    def _take(self, address: str) -> _Peer:
+        peer = self._peers.get(address)
+        if peer is not None and self._tls is not None and peer.state is not self._tls.state:
+            del self._peers[address]
+            peer.retired = True
+            if not peer.in_use:
+                peer.channel.close()
+            peer = None
+        if peer is None:
+            peer = self._peers[address] = self._dial(address)
+            self._tell("dialled")
+        else:
+            self._tell("reused")
+        peer.in_use += 1
+        return peer
+
+    def _dial(self, address: str) -> _Peer:
+        """Raises AddressError, TlsFileError."""
+        where, tls = parse_address(address), self._tls
+        if tls is None:
+            return _Peer(Channel(where.host, where.port, codec=_Bodies()), None)
+        state, name = tls.state, Configuration(ssl_target_name_override=tls.settings.server_name or None)
+        return _Peer(Channel(where.host, where.port, codec=_Bodies(), ssl=tls.client_of_grpc(), config=name), state)
+
+    async def _evict(self) -> None:
+        now = self._clock()
+        for address, peer in list(self._peers.items()):
+            if not peer.in_use and now - peer.last_used >= self._idle_after:
+                del self._peers[address]
+                peer.channel.close()
+                self._tell("evicted")
+
+    def _tell(self, what: str) -> None:
+        if self._observer is not None:
+            getattr(self._observer, what)()
+            self._observer.active(len(self._peers))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> bool:
+        with self._lock:
+            if self._closed:
+                work.close()
+                return False
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            self._loop.call_soon_threadsafe(self._task, work)
+        return True
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _run(self) -> None:
+        loop = self._loop
+        assert loop is not None
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
+            for peer in self._peers.values():
+                peer.channel.close()
+            loop.run_until_complete(asyncio.sleep(0))  # the transports' own good-bye
+        finally:
+            loop.close()
+
+
+def _current() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+def _stopping() -> Answer:
+    return Answer(None, "CANCELLED", "this node is stopping, or the stream was closed", {}, sent=False)
