@@ -43,6 +43,7 @@ ORDINARY = frozenset(
             "health",
         ),
         "management": ("tls: reloads",),
+        "management": ("foreign records", "records sent again"),
     }.items()
     for reason in reasons
 )
