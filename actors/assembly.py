@@ -294,6 +294,7 @@ class Rooms:
         self.wires.topology = topology
         self.health.topology(bool(topology.leader_id), topology.leads)
         if self._replication is not None:
+            self.wires.tidy(self._replication)  # a leader that hands over tells first how far its subscribers are
             self._replication.told_topology(topology)
 
     def handler_changed(self, handler: Any) -> None:

@@ -42,8 +42,7 @@ ORDINARY = frozenset(
             "forgotten",
             "health",
         ),
-        "management": ("tls: reloads",),
-        "management": ("foreign records", "records sent again"),
+        "management": ("tls: reloads", "foreign records", "records sent again"),
     }.items()
     for reason in reasons
 )
