@@ -23,7 +23,7 @@ from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from coterie.transport.addresses import parse_address
-from coterie.transport.errors import AddressError, TlsFileError
+from coterie.transport.errors import AddressError
 from coterie.transport.grpc_client import Answer, ChannelObserver
 from coterie.transport.tls import Tls, TlsState
 
@@ -155,7 +155,7 @@ class JsonChannels:
             answer = Answer(None, "DEADLINE_EXCEEDED", "no answer in time", {}, sent=True)
         except (StreamTerminatedError, asyncio.IncompleteReadError) as error:
             answer = Answer(None, "UNAVAILABLE", f"the connection was lost: {error}", {}, sent=True)
-        except (OSError, AddressError, TlsFileError) as error:  # the connection was not made
+        except (OSError, AddressError) as error:  # the connection was not made
             answer = Answer(None, "UNAVAILABLE", str(error), {}, sent=False)
         except Exception as error:  # noqa: BLE001 - what the library makes of a peer that speaks something else
             answer = Answer(None, "UNKNOWN", f"{type(error).__name__}: {error}", {}, sent=True)
@@ -184,7 +184,7 @@ class JsonChannels:
         return peer
 
     def _dial(self, address: str) -> _Peer:
-        """Raises AddressError, TlsFileError."""
+        """Raises AddressError."""
         where, tls = parse_address(address), self._tls
         if tls is None:
             return _Peer(Channel(where.host, where.port, codec=_Bodies()), None)

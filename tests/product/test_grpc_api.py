@@ -219,7 +219,7 @@ def test_a_write_without_an_answer_in_time_is_indeterminate_and_its_time_is_pass
     world.cluster.answers[Write] = world.cluster.answers[Read] = FakeCluster.PENDING
     with pytest.raises(Indeterminate):
         world.ask("write", "x", b"", timeout=0.3)
-    assert 0 < world.cluster.asked[0].timeout <= 0.3
+    assert 0 < world.cluster.asked[0].timeout < 0.35  # on the wire gRPC rounds a time-out up
     with pytest.raises((Unreachable, DeadlineExceeded)):
         world.ask("read", "x", b"", timeout=0.3)
 
