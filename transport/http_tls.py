@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from coterie.transport.limits import Complaints
+from coterie.transport.listener import peer_text
 from coterie.transport.tls import HANDSHAKE_TIMEOUT, Tls, explain
 
 __all__ = ["TlsFront"]
@@ -34,7 +35,7 @@ class TlsFront(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         raw = cast(asyncio.Transport, transport)
         if len(self._connections) >= self._most:
-            self._complain("connections refused", raw.get_extra_info("peername"), f"{self._most} are open")
+            self._complain("connections refused", _peer(raw), f"{self._most} are open")
             raw.abort()
             return
         self._connections.add(self)
@@ -52,7 +53,7 @@ class TlsFront(asyncio.Protocol):
         self._over.append(exc)
 
     async def _upgrade(self, raw: asyncio.Transport) -> None:
-        peer = raw.get_extra_info("peername")
+        peer = _peer(raw)
         try:
             transport = await asyncio.get_running_loop().start_tls(
                 raw,
@@ -76,3 +77,8 @@ class TlsFront(asyncio.Protocol):
         protocol.connection_made(transport)
         for data in self._early:
             protocol.data_received(data)
+
+
+def _peer(transport: asyncio.Transport) -> str:
+    name = transport.get_extra_info("peername")
+    return peer_text(name) if name else "a peer that is gone"

@@ -62,7 +62,7 @@ class Shell:
         """Run it to its end; its exit code, and the lines it printed."""
         with self._changed:
             self._lines.clear()
-        self._say(f"{{ {command}\n}} </dev/null; echo; echo '{END}' $?")
+        self._say(f"{{ {command}\n}} </dev/null; ended=$?; echo; echo '{END}' $ended")
         with self._changed:
             ended = self._changed.wait_for(lambda: self._last().startswith(END) or self._bash.poll() is not None, COMMAND_TIME)
             lines = list(self._lines)
