@@ -99,7 +99,7 @@ class Actor(pykka.ThreadingActor):
         super().__init__()
         self._actor_ref = Ref(self)
         self.node = node
-        self.log = Log(f"coterie.{node}.{self.concern}" if node else f"coterie.{self.concern}")
+        self.log = Log(f"coterie.{node}.{self.concern}" if node else f"coterie.{self.concern}", node, self.concern)
         self.reply_to: LightFuture | None = None
         self.handled = 0
         self._on_crash = on_crash
@@ -224,6 +224,7 @@ class Actor(pykka.ThreadingActor):
                 " for good" if fatal else "; it starts afresh",
                 error,
                 exc_info=(type(error), error, error.__traceback__),
+                extra={"fatal": fatal},
             )
         if not fatal:
             time.sleep(0.01 * 2 ** len(self._restarts))

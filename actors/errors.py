@@ -76,3 +76,12 @@ class HandlerFailed(CoterieError):
 
 class BindFailed(CoterieError):
     """A listening address could not be had: in use, not of this machine, or not permitted."""
+
+
+def loggable(error: BaseException) -> str:
+    """The error in words that may stand in a log or in a span: an InvalidRequest quotes the value it refuses, which can be what an application publishes."""
+    return (
+        f"{type(error).__name__}: {error}"
+        if not isinstance(error, InvalidRequest)
+        else "InvalidRequest: a field is not valid; whoever asks hears which"
+    )

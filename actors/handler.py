@@ -76,7 +76,7 @@ class HandlerActor(Actor):
 
     def on_message(self, message: Any) -> Any:
         """Any other message of the application's own."""
-        self.log.warning("unexpected message: %r", message)
+        self.log.warning("unexpected message: a %s", type(message).__name__)
         return None
 
     def _deliver(self, batch: Deliver) -> Delivered:

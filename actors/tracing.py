@@ -24,9 +24,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -35,6 +33,8 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from coterie.actors.errors import loggable
+from coterie.transport.background import Background
 from coterie.transport.logs import Log
 
 __all__ = [
@@ -120,7 +120,7 @@ def mark_failed(span: Span, error: BaseException) -> None:
     """In the words of the messaging conventions: error.type, and a status with the text."""
     if span.is_recording():
         span.set_attribute("error.type", type(error).__name__)
-        span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        span.set_status(Status(StatusCode.ERROR, loggable(error)))
 
 
 def attributes_of(node: str, operation: str, topic: str = "", kind: str = "", more: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -188,61 +188,39 @@ def carried(headers: Mapping[str, str]) -> dict[str, str] | None:
 
 
 class _Ends:
-    """The finished spans that wait for their end, and the thread that ends them; started with the first, and anew after a fork."""
+    """The finished spans that wait for their end."""
 
     def __init__(self, most: int = MOST_WAITING) -> None:
-        self._most = most
-        self._waiting: deque[tuple[Span, int]] = deque()
-        self._some = threading.Semaphore(0)
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._busy = False
-        self.dropped = 0
+        self._queue: Background[tuple[Span, int]] = Background("coterie/trace", _end, most, self._lost, self._failed)
+        self.drain = self._queue.drain
+        self._failures = 0
+        self._at_exit = False
+
+    @property
+    def dropped(self) -> int:
+        return self._queue.dropped
 
     def put(self, span: Span, when: int) -> None:
         if not span.is_recording():
             return
-        if len(self._waiting) >= self._most:
-            self.dropped += 1
-            if self.dropped in (1, 1000) or self.dropped % 100_000 == 0:
-                LOG.warning("%d spans were dropped so far: the span processor does not take them fast enough", self.dropped)
-            return
-        self._waiting.append((span, when))
-        self._some.release()
-        if self._thread is None:
-            self._start()
+        self._queue.put((span, when))
+        if not self._at_exit:  # after the provider's own shutdown was registered, and therefore called before it
+            self._at_exit = True
+            atexit.register(lambda: self.drain(LAST_WORDS))
 
-    def drain(self, timeout: float) -> bool:
-        """Wait until all that was finished is with the processors; False after `timeout` seconds."""
-        until = time.monotonic() + timeout
-        while self._waiting or self._busy:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.002)
-        return True
+    def _lost(self, count: int) -> None:
+        LOG.warning("%d spans were dropped: the span processors do not take them fast enough", count)
 
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="coterie/trace", daemon=True)
-                self._thread.start()
-                # Registered after the provider's own shutdown, therefore called before it.
-                atexit.register(lambda: self.drain(LAST_WORDS))
+    def _failed(self, error: Exception) -> None:
+        """A processor of the application's raised: its trace is incomplete, the node goes on."""
+        self._failures += 1
+        if self._failures in (1, 1000) or self._failures % 100_000 == 0:
+            LOG.warning("%d spans could not be ended so far: %r", self._failures, error)
 
-    def _run(self) -> None:
-        failed = 0
-        while True:
-            self._some.acquire()
-            self._busy = True
-            span, when = self._waiting.popleft()
-            try:
-                span.end(when)
-            except Exception as error:  # noqa: BLE001 - a processor of the application's raised: its trace is incomplete, the node goes on
-                failed += 1
-                if failed in (1, 1000) or failed % 100_000 == 0:
-                    LOG.warning("%d spans could not be ended so far: %r", failed, error)
-            finally:
-                self._busy = False
+
+def _end(item: tuple[Span, int]) -> None:
+    span, when = item
+    span.end(when)
 
 
 TRACING: Final = Tracing()

@@ -21,7 +21,7 @@ import click
 
 from coterie import __version__
 from coterie.cli_errors import REFUSED, UNUSABLE, CommandError
-from coterie.cli_flags import DISCOVERY, ID, LOG_LEVEL, NODE, OUTPUT, TLS, WATCH, asking, flag, given, switch, together
+from coterie.cli_flags import DISCOVERY, ID, LOG_FORMAT, LOG_LEVEL, NODE, OUTPUT, TLS, WATCH, asking, flag, given, switch, together
 from coterie.cli_target import Target
 
 __all__ = ["app", "commands", "main"]
@@ -73,16 +73,17 @@ def _end(code: int) -> None:
     NODE,
     DISCOVERY,
     TLS,
-    switch("trace", "Print traces (not in this version)."),
+    switch("trace", "Show spans in the log, one line each; OTEL_* variables export them."),
     switch("bootstrap", "Form a new cluster, unless there is one in --data."),
     flag("data", "Directory of the node's durable state; none: all in memory.", metavar="DIRECTORY"),
     LOG_LEVEL,
+    LOG_FORMAT,
 )
-def run(log_level: str, **flags: Any) -> None:
+def run(log_level: str, log_format: str, **flags: Any) -> None:
     """Run a node until SIGTERM or SIGINT; a second signal ends it at once."""
     from coterie.cli_run import run_node
 
-    run_node(given(flags), log_level)
+    run_node(given(flags), log_level, log_format)
 
 
 # -- questions --------------------------------------------------------------------------------------------------------------------

@@ -73,6 +73,13 @@ NODE: Final = together(
 LOG_LEVEL: Final = flag(
     "log-level", "What goes to standard error.", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
+LOG_FORMAT: Final = flag(
+    "log-format",
+    "text for people, json for machines: one object a line.",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+)
 WATCH: Final = together(
     flag(
         "watch",

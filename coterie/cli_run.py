@@ -5,22 +5,19 @@ at once. When the node gives up
 by itself (its disk failed, say) the process ends with code 1 and the reason, so that whatever watches it can act. A service manager is told what
 goes on (`sd_notify`).
 
-Logging never holds an actor up: records go to a bounded queue and a thread writes them, since a standard error that nobody reads would otherwise stop the
-cluster while health says ok. What does not fit is dropped, and the number is said when there is room again.
+A standard error that nobody reads holds nobody up: see `coterie.logs`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import queue
 import signal
 import sys
 import threading
 from collections.abc import Mapping
 from types import FrameType
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import attrs
 import pykka
@@ -29,11 +26,12 @@ from coterie.actors.config import Config
 from coterie.actors.errors import ConfigError, CoterieError
 from coterie.actors.messages import Event, LeaderChanged, Subscribe
 from coterie.cli_errors import REFUSED, CommandError
+from coterie.cli_trace import start_tracing
+from coterie.logs import LAST_WORDS, LEVELS, STYLES, configure
 from coterie.sd_notify import ServiceManager
+from coterie.transport import logs
+from coterie.transport.logs import Log
 
-LOG: Final = logging.getLogger("coterie.node")
-LEVELS: Final = ("debug", "info", "warning", "error")
-LOG_QUEUE: Final = 10_000
 LOOK_EVERY: Final = 1.0  # seconds between looks whether the node still serves
 
 # Flags whose name differs from the field of Config that they set.
@@ -49,8 +47,6 @@ FIELDS: Final = {
 
 def configuration(given: Mapping[str, Any]) -> Config:
     """The Config of the flags given (by their name, with underscores). Raises ConfigError, which names the flag."""
-    if "trace" in given:
-        raise ConfigError("--trace", True, "this version does not have it yet; leave it out")
     try:
         return Config(**{FIELDS.get(flag, flag): value for flag, value in given.items()})
     except ConfigError as error:
@@ -58,26 +54,31 @@ def configuration(given: Mapping[str, Any]) -> Config:
         raise ConfigError("--" + flag.replace("_", "-"), error.value, error.remedy) from None
 
 
-def run_node(given: Mapping[str, Any], log_level: str) -> None:
+def run_node(given: Mapping[str, Any], log_level: str = "info", log_format: str = "text") -> None:
     """Run until a signal comes or the node gives up. Raises CommandError."""
-    if log_level not in LEVELS:
-        raise CommandError(f"--log-level {log_level!r}: give one of {', '.join(LEVELS)}")
+    for flag, value, known in (("--log-level", log_level, LEVELS), ("--log-format", log_format, STYLES)):
+        if value not in known:
+            raise CommandError(f"{flag} {value!r}: give one of {', '.join(known)}")
     try:
-        config = configuration(given)
+        config = configuration({flag: value for flag, value in given.items() if flag != "trace"})
     except ConfigError as error:
         raise CommandError(str(error)) from None
-    handler = BackgroundLog(sys.stderr)
-    logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    handler = configure(log_level, log_format, sys.stderr)
     try:
-        _run(config)
+        end_tracing = start_tracing(config.node_id, console=bool(given.get("trace")))
+        try:
+            _run(config)
+        finally:
+            end_tracing()
     finally:
+        logs.backlog.drain(LAST_WORDS)
         handler.close()
 
 
 def _run(config: Config) -> None:
     from coterie.actors.supervisor import ClusterSupervisor
 
+    log = Log(f"coterie.{config.node_id}.node", config.node_id, "node")
     over, manager = threading.Event(), ServiceManager()
     stopped_by = _on_signals(over)
     try:
@@ -85,15 +86,15 @@ def _run(config: Config) -> None:
     except CoterieError as error:
         raise CommandError(f"node {config.node_id} did not start: {error}") from None
     events = node.ask(Subscribe())
-    threading.Thread(target=_tell, args=(events, over, manager), name=f"{config.node_id}/cli-events", daemon=True).start()
-    LOG.info("node %s runs; SIGTERM or Ctrl+C stops it", config.node_id)
+    threading.Thread(target=_tell, args=(events, over, manager, log), name=f"{config.node_id}/cli-events", daemon=True).start()
+    log.info("node %s runs; SIGTERM or Ctrl+C stops it", config.node_id)
     manager.ready("runs")
     failure, pause = None, min(LOOK_EVERY, manager.look_every or LOOK_EVERY)
     while failure is None and not over.wait(pause):
         failure = _failure(node, manager)
     manager.stopping(f"gave up: {failure}" if failure is not None else "stops")
     if stopped_by:
-        LOG.info("node %s stops (%s)", config.node_id, stopped_by[0])
+        log.info("node %s stops (%s)", config.node_id, stopped_by[0])
         node.stop()
         return
     with contextlib.suppress(pykka.ActorDeadError):
@@ -129,10 +130,10 @@ def _on_signals(over: threading.Event) -> list[str]:
     return seen
 
 
-def _tell(events: Any, over: threading.Event, manager: ServiceManager) -> None:
+def _tell(events: Any, over: threading.Event, manager: ServiceManager, log: Log) -> None:
     """Log what happens, until the node is closed; the service manager shows who leads."""
     for event in events:
-        LOG.info("%s", describe(event))
+        log.info("%s", describe(event), extra={"event": type(event).__name__, **_fields(event)})
         if isinstance(event, LeaderChanged):
             manager.status(f"runs; {event.leader_id or 'nobody'} leads in term {event.term}")
     over.set()
@@ -140,42 +141,8 @@ def _tell(events: Any, over: threading.Event, manager: ServiceManager) -> None:
 
 def describe(event: Event) -> str:
     """An event as one line of the log: its name, then its fields without the time, which the log has."""
-    fields = attrs.asdict(event, filter=lambda a, _: a.name != "time")
-    return " ".join([type(event).__name__, *(f"{name}={value}" for name, value in fields.items())])
+    return " ".join([type(event).__name__, *(f"{name}={value}" for name, value in _fields(event).items())])
 
 
-class BackgroundLog(logging.Handler):
-    """Writes records to `stream` from a thread of its own; `emit` never waits."""
-
-    def __init__(self, stream: IO[str], capacity: int = LOG_QUEUE) -> None:
-        super().__init__()
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-        self.dropped = 0
-        self._stream = stream
-        self._queue: queue.Queue[logging.LogRecord | None] = queue.Queue(capacity)
-        self._thread = threading.Thread(target=self._write, name="cli-log", daemon=True)
-        self._thread.start()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
-            self.dropped += 1
-
-    def close(self) -> None:
-        """Write what waits, for a second at most."""
-        try:
-            self._queue.put(None, timeout=1.0)
-        except queue.Full:  # nobody reads the stream, so its thread is stuck; it is a daemon, and ends with the process
-            return
-        self._thread.join(1.0)
-        super().close()
-
-    def _write(self) -> None:
-        said = 0
-        while (record := self._queue.get()) is not None:
-            if self.dropped > said:
-                said, text = self.dropped, f"{self.dropped} log records were dropped so far: the log is read too slowly\n"
-                self._stream.write(text)
-            self._stream.write(self.format(record) + "\n")
-            self._stream.flush()
+def _fields(event: Event) -> dict[str, Any]:
+    return attrs.asdict(event, filter=lambda a, _: a.name != "time")

@@ -8,13 +8,14 @@ so a process whose node hangs is killed and started anew. (A thread that pings o
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 from collections.abc import Mapping
 from typing import Final
 
-LOG: Final = logging.getLogger("coterie.node")
+from coterie.transport.logs import Log
+
+LOG: Final = Log("coterie.node")
 
 
 class ServiceManager:

@@ -59,4 +59,8 @@ class Complaints:
                 return
             self._last[reason] = now
             held = self._held.pop(reason, 0)
-        LOG.warning("%s: %s from %s: %s (%d more like it were not logged)", self._name, reason, peer, detail, held)
+        LOG.warning(
+            "%s: %s from %s: %s (%d more like it were not logged)",
+            *(self._name, reason, peer, detail, held),
+            extra={"reason": reason, "peer": str(peer), "held_back": held},
+        )

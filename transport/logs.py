@@ -8,85 +8,68 @@ socket, only makes the record; one daemon thread of the process hands records to
 At most `MOST_WAITING` records wait; what comes beyond that is counted by `dropped`, and the count is logged when the sink takes records again. The
 text is formatted at once, since what it shows may change before its turn comes. At the interpreter's end the thread gets `LAST_WORDS` seconds.
 
+Beside its text a record carries fields: `node` and `concern` always, `trace_id` and `span_id` inside a span, and what the line gives as `extra`. A
+formatter may show them (`coterie.logs.JsonFormatter` does).
+
 `logging.handlers.QueueHandler` lost: it must be the application's own choice for each of its handlers, and the default one blocks.
 """
 
 from __future__ import annotations
 
 import atexit
-import collections
 import logging
 import os
 import sys
 import threading
-import time
+from collections.abc import Mapping
 from typing import Any, Final
+
+from opentelemetry import trace
+
+from coterie.transport.background import Background
 
 MOST_WAITING: Final = 10_000
 LAST_WORDS: Final = 1.0  # seconds
 
+Item = tuple[logging.Logger, logging.LogRecord]
+
 
 class Backlog:
-    """The records that wait for their sink, and the thread that brings them there; started with the first record, and anew after a fork."""
+    """The records that wait for their sink, and the thread that brings them there."""
 
     def __init__(self, most: int = MOST_WAITING) -> None:
-        self._most = most
-        self._waiting: collections.deque[tuple[logging.Logger, logging.LogRecord]] = collections.deque()
-        self._some = threading.Semaphore(0)
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
-        self._told = 0
-        self._busy = False
-        self.dropped = 0
+        self._queue: Background[Item] = Background("coterie/log", self._hand_over, most, self._lost)
+        self._last: logging.Logger | None = None
+        self.put = self._queue.put
+        self.drain = self._queue.drain
 
-    def put(self, logger: logging.Logger, record: logging.LogRecord) -> None:
-        """Never blocks."""
-        if len(self._waiting) >= self._most:
-            self.dropped += 1
-            return
-        self._waiting.append((logger, record))
-        self._some.release()
-        if self._thread is None:
-            self._start()
+    @property
+    def dropped(self) -> int:
+        return self._queue.dropped
 
-    def drain(self, timeout: float) -> bool:
-        """Wait until all that was put is with its sink; False after `timeout` seconds."""
-        until = time.monotonic() + timeout
-        while self._waiting or self._busy:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.002)
-        return True
+    @property
+    def waiting(self) -> int:
+        return self._queue.waiting
 
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="coterie/log", daemon=True)
-                self._thread.start()
+    def _hand_over(self, item: Item) -> None:
+        """What a handler raises, beyond what logging reports by itself, is lost: there is nowhere left to say it."""
+        self._last, record = item
+        self._last.handle(record)
 
-    def _run(self) -> None:
-        while True:
-            self._some.acquire()
-            self._busy = True
-            logger, record = self._waiting.popleft()
-            try:
-                logger.handle(record)
-                if self.dropped > self._told:
-                    lost, self._told = self.dropped - self._told, self.dropped
-                    logger.warning("%d log records were dropped while the log sink did not take them", lost)
-            except Exception:  # noqa: BLE001, S110 - a handler's own failure, beyond what logging reports by itself; there is nowhere left to say it
-                pass
-            finally:
-                self._busy = False
+    def _lost(self, count: int) -> None:
+        assert self._last is not None
+        self._last.warning("%d log records were dropped while the log sink did not take them", count)
 
 
 class Log:
-    """The methods of a `logging.Logger` that this library uses; each returns at once."""
+    """The methods of a `logging.Logger` that this library uses; each returns at once. node, concern: whose it is; without a node it is the node of the
+    thread that logs, and goes to that node's logger."""
 
-    __slots__ = ("_logger",)
+    __slots__ = ("_concern", "_logger", "_node")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, node: str = "", concern: str = "") -> None:
         self._logger = logging.getLogger(name)
+        self._node, self._concern = node, concern or name.rpartition(".")[2]
 
     def debug(self, message: str, *args: Any, **more: Any) -> None:
         self._log(logging.DEBUG, message, args, **more)
@@ -106,14 +89,29 @@ class Log:
     def exception(self, message: str, *args: Any) -> None:
         self._log(logging.ERROR, message, args, exc_info=True)
 
-    def _log(self, level: int, message: str, args: tuple[Any, ...], exc_info: Any = None) -> None:
-        logger = self._logger
+    def _log(self, level: int, message: str, args: tuple[Any, ...], exc_info: Any = None, extra: Mapping[str, Any] | None = None) -> None:
+        logger, node = self._logger, self._node
+        if not node and (node := _node_of_thread()):
+            logger = logging.getLogger(f"coterie.{node}.{self._concern}")
         if not logger.isEnabledFor(level):
             return
         file, line, function, _ = logger.findCaller(stacklevel=3)  # beside this one, the method that was called
-        record = logger.makeRecord(logger.name, level, file, line, message, args, _exception(exc_info), function)
+        fields = {**(extra or {}), "node": node, "concern": self._concern, **span_fields()}
+        record = logger.makeRecord(logger.name, level, file, line, message, args, _exception(exc_info), function, fields)
         record.msg, record.args = record.getMessage(), None
-        backlog.put(logger, record)
+        backlog.put((logger, record))
+
+
+def span_fields() -> dict[str, str]:
+    """trace_id and span_id of the current span, in hexadecimal; empty without one."""
+    context = trace.get_current_span().get_span_context()
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"} if context.is_valid else {}
+
+
+def _node_of_thread() -> str:
+    """The threads of a node are named `<node>/<concern>`; those of the process `coterie/…`."""
+    node, slash, _ = threading.current_thread().name.partition("/")
+    return node if slash and node != "coterie" else ""
 
 
 def _exception(given: Any) -> Any:

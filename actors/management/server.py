@@ -122,7 +122,7 @@ class ManagementServer(Actor):
     def on_receive(self, message: Any) -> Any:
         if isinstance(message, Open):
             return self._open()
-        self.log.warning("unexpected message: %r", message)
+        self.log.warning("unexpected message: a %s", type(message).__name__)
         return None
 
     def counters(self) -> dict[str, int]:

@@ -365,9 +365,9 @@ class RaftActor(Actor):
                 self._counts["elections"] += 1
             elif isinstance(event, core_events.BecameLeader):
                 self._counts["leaderships"] += 1
-                self.log.info("leads in term %d", event.term)
+                self.log.info("leads in term %d", event.term, extra={"term": event.term})
             elif isinstance(event, core_events.LostLeadership):
-                self.log.info("leads no more (term %d): %s", event.term, event.reason)
+                self.log.info("leads no more (term %d): %s", event.term, event.reason, extra={"term": event.term})
         for peer in self._links.reconcile(self.core.peers()):
             self.core.disconnected(peer, time.monotonic())  # its link says no more: it is not current
         self._decisions.settle_transfers(events)

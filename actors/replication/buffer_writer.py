@@ -75,7 +75,7 @@ class BufferWriter(Actor):
         elif kind is HandlerPresent:
             self._handler_present = message.present
         else:
-            self.log.warning("unexpected message: %r", message)
+            self.log.warning("unexpected message: a %s", type(message).__name__)
 
     def flush(self) -> None:
         if not self._dirty:

@@ -125,7 +125,7 @@ class Delivery(Actor):
         elif kind is GetDeliveryView:
             return self._view()
         else:
-            self.log.warning("unexpected message: %r", message)
+            self.log.warning("unexpected message: a %s", type(message).__name__)
         return None
 
     def flush(self) -> None:
@@ -344,7 +344,8 @@ class Delivery(Actor):
 
     def _jump(self, topic: TopicQueue, first: int, last: int) -> None:
         self._counters["gaps"] += 1
-        self.log.warning("records %d to %d of %r are gone before this node had them", first, last, topic.topic)
+        where = {"topic": topic.topic, "first_missing": first, "last_missing": last}
+        self.log.warning("records %d to %d of %r are gone before this node had them", first, last, topic.topic, extra=where)
         topic.cursor = last + 1
         self._show_position(topic)
         self._moved[topic.topic] = topic.cursor

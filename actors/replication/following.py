@@ -162,7 +162,7 @@ class StreamFollower(Actor):
                 self._close()
                 self.wake_at(time.monotonic() + self.PAUSE if self._leader else None)
         else:
-            self.log.warning("unexpected message: %r", message)
+            self.log.warning("unexpected message: a %s", type(message).__name__)
 
     def on_wake(self, now: float) -> None:
         if self._leader and self._stream is None:

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Final
 import attrs
 
 from coterie.actors.base import LATER, Actor, Crash
-from coterie.actors.errors import CoterieError, Indeterminate, NoQuorum, NotLeader
+from coterie.actors.errors import CoterieError, Indeterminate, NoQuorum, NotLeader, loggable
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import (
     Appended,
@@ -171,7 +171,7 @@ class Publisher(Actor):
             return LATER
         handler = self._handlers.get(message.__class__)
         if handler is None:
-            self.log.warning("unexpected message: %r", message)
+            self.log.warning("unexpected message: a %s", type(message).__name__)
             return None
         return handler(message)
 
@@ -404,7 +404,12 @@ class Publisher(Actor):
         now = time.monotonic()
         if now - self._logged_at >= LOG_EVERY:
             self._logged_at = now
-            self.log.warning("%d publishes that nobody waits for failed (further ones are counted): %s", told, error)
+            self.log.warning(
+                "%d publishes that nobody waits for failed (further ones are counted): %s",
+                told,
+                loggable(error),
+                extra={"error": type(error).__name__},
+            )
 
     def _count(self, reason: str, n: int) -> None:
         if n:

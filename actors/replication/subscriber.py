@@ -32,7 +32,7 @@ class Subscriber(Actor):
 
     def on_receive(self, message: Any) -> Any:
         if message.__class__ is not AcksArrived:
-            self.log.warning("unexpected message: %r", message)
+            self.log.warning("unexpected message: a %s", type(message).__name__)
         elif message.announce:
             self._acks, self._announce = dict(message.acks), True
         else:

@@ -298,7 +298,6 @@ OPTIONS: list[tuple[list[str], str]] = [
     (["--id", "n1", "--tls-key", "k.pem"], "--tls-key"),
     (["--id", "n1", "--tls-server-name", "n"], "--tls-server-name"),
     (["--id", "n1", "--tls-skip-verify"], "--tls-skip-verify"),
-    (["--id", "n1", "--trace"], "--trace"),
     (["--id", "n1", "--log-level", "loud"], "--log-level"),
 ]
 

@@ -19,7 +19,8 @@ import pytest
 from coterie import cli
 from coterie.actors.errors import BindFailed, ConfigError, StorageError
 from coterie.actors.messages import LeaderChanged, MemberJoin, Subscribe
-from coterie.cli_run import BackgroundLog, configuration, describe, run_node
+from coterie.cli_run import configuration, describe, run_node
+from coterie.logs import BackgroundHandler
 
 PATIENCE = 10.0
 
@@ -69,7 +70,6 @@ def test_flags_of_discovery_become_fields() -> None:
         ({"id": ""}, "--id"),
         ({"id": "n1", "raft_addr": "nowhere"}, "--raft-addr"),
         ({"id": "n1", "join": "h"}, "--join"),
-        ({"id": "n1", "trace": True}, "--trace"),
         ({"id": "n1", "tls_enable": True}, "--tls-enable"),
         ({"id": "n1", "tls_ca": "ca.pem"}, "--tls-ca"),
         ({"id": "n1", "discovery": "dns"}, "--discovery"),
@@ -85,7 +85,7 @@ def test_a_bad_flag_is_named_as_it_was_given(given: dict[str, Any], flag: str) -
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--trace",), ("--tls-enable",), ("--discovery", "file"), ("--raft-addr", "x"), ("--log-level", "loud"), ("--dns-port", "x")],
+    [("--tls-enable",), ("--discovery", "file"), ("--raft-addr", "x"), ("--log-level", "loud"), ("--dns-port", "x")],
 )
 def test_what_this_version_does_not_have_ends_with_code_2_and_one_line(
     arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
@@ -250,7 +250,7 @@ def test_a_log_that_nobody_reads_holds_nobody_up_and_the_loss_is_counted() -> No
             pass
 
     stream = Stuck()
-    handler = BackgroundLog(stream, capacity=10)  # type: ignore[arg-type]
+    handler = BackgroundHandler(stream, capacity=10)  # type: ignore[arg-type]
     record = logging.LogRecord("n", logging.INFO, "", 0, "text", (), None)
     handler.emit(record)
     assert entered.wait(PATIENCE)

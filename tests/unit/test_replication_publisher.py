@@ -297,3 +297,10 @@ def test_a_leader_again_proposes_nothing_younger_before_the_proposals_of_its_ear
         raft.release()
         assert [future.get(timeout=WAIT).seq for future in futures] == [1, 2]
         eventually(lambda: [data for _, _, data in notes] == [b"older", b"younger"])
+
+
+def test_what_a_told_publish_holds_is_not_logged(caplog):
+    with cluster("n1") as (n1, _):
+        n1.publisher.tell(Publish("t", "the-payload"))
+        eventually(lambda: n1.view().counters.get("told_InvalidRequest") == 1)
+        assert "InvalidRequest" in caplog.text and "the-payload" not in caplog.text

@@ -289,7 +289,7 @@ def test_a_processor_that_blocks_holds_nobody_up(traces: Traces, world: World, m
     blocked.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(exporter, "export", lambda spans: free.wait())
     traces.provider = blocked
-    TRACING.ends._most = 5
+    TRACING.ends._queue._most = 5
     TRACING.look()
     try:
         for n in range(20):
