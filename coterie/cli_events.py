@@ -41,7 +41,7 @@ def listen(target: Target, output: str | None, count: int | None, time_limit: st
 def _events(target: Target, until: float | None) -> Iterator[dict[str, Any]]:
     """Events, and where some were missed a word of it, until the time is over."""
     where, answer, connection = target.in_turn(lambda addr: _open(target, addr), repeatable=True)
-    sock = connection.sock
+    sock, heard = connection.sock, False
     try:
         while True:
             if sock is not None:  # it is none once the node has sent all
@@ -57,6 +57,9 @@ def _events(target: Target, until: float | None) -> Iterator[dict[str, Any]]:
                 raise CommandError(f"{shown(where)}: {line[:80]!r} is no event; is this the management address of a node?")
             if event.get("event") != "heartbeat":
                 yield event
+            elif not heard:
+                heard = True
+                sys.stderr.write(f"clusterctl: listening at {shown(where)}; Ctrl-C ends it\n")
     except TimeoutError:
         if until is None or time.monotonic() < until:
             raise CommandError(f"{shown(where)}: nothing was heard for {SILENCE:g} s, not even a heartbeat") from None
