@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from coterie.proto.gossip_security import Security
 from tests.interop.our_gossip import GossipPeer
 from tests.interop.our_raft import RaftPeer
 from tests.interop.support import LinePeer, build_programs
@@ -26,11 +27,11 @@ def stack() -> Iterator[ExitStack]:
 
 
 @pytest.fixture
-def go_server(programs: Path, stack: ExitStack) -> Callable[[str], LinePeer]:
-    """Starts a hashicorp/raft server."""
+def go_server(programs: Path, stack: ExitStack) -> Callable[..., LinePeer]:
+    """Starts a hashicorp/raft server; tls: the directory of its ca.pem, cert.pem and key.pem."""
 
-    def start(name: str) -> LinePeer:
-        peer = LinePeer(name, programs / "quorum", "-id", name)
+    def start(name: str, tls: str = "") -> LinePeer:
+        peer = LinePeer(name, programs / "quorum", "-id", name, "-tls", tls)
         stack.callback(peer.close)
         return peer
 
@@ -53,8 +54,8 @@ def our_server(stack: ExitStack) -> Callable[..., RaftPeer]:
 def go_member(programs: Path, stack: ExitStack) -> Callable[..., LinePeer]:
     """Starts a hashicorp/memberlist node."""
 
-    def start(name: str, meta: str = "{}", bind: str = "127.0.0.1:0") -> LinePeer:
-        peer = LinePeer(name, programs / "gossip", "-name", name, "-meta", meta, "-bind", bind)
+    def start(name: str, meta: str = "{}", bind: str = "127.0.0.1:0", key: str = "", label: str = "") -> LinePeer:
+        peer = LinePeer(name, programs / "gossip", "-name", name, "-meta", meta, "-bind", bind, "-key", key, "-label", label)
         stack.callback(peer.close)
         return peer
 
@@ -89,8 +90,8 @@ def go_leader(programs: Path, stack: ExitStack) -> Callable[[str], LinePeer]:
 def our_member(stack: ExitStack) -> Callable[..., GossipPeer]:
     """Starts a gossip member of ours in this process."""
 
-    def start(name: str, meta: str = "{}", seeds: str = "") -> GossipPeer:
-        peer = GossipPeer(name, meta, seeds)
+    def start(name: str, meta: str = "{}", seeds: str = "", security: Security | None = None) -> GossipPeer:
+        peer = GossipPeer(name, meta, seeds, security)
         stack.callback(peer.close)
         return peer
 

@@ -14,18 +14,19 @@ from coterie.actors.base import Crash, Ref
 from coterie.actors.membership.actor import MembershipActor
 from coterie.actors.membership.discovery import StaticSeeds
 from coterie.actors.messages import GetMembership, LeaveGossip, Member, MembershipEvent, MembershipView, SetMeta
+from coterie.proto.gossip_security import Security
 
 
 class GossipPeer:
     """seeds: gossip addresses, `host:port,host:port`. Metadata are JSON texts, as the Go programs show them. `close` is a crash: it says no good-bye."""
 
-    def __init__(self, name: str, meta: str = "{}", seeds: str = "") -> None:
+    def __init__(self, name: str, meta: str = "{}", seeds: str = "", security: Security | None = None) -> None:
         self.name = name
         self.crashes: list[Crash] = []
         self._news = threading.Condition()
         self._events: list[MembershipEvent] = []
         self.ref: Ref = MembershipActor.start(
-            name, "127.0.0.1:0", "", json.loads(meta), StaticSeeds(seeds), self._take, on_crash=self.crashes.append
+            name, "127.0.0.1:0", "", json.loads(meta), StaticSeeds(seeds), self._take, security=security, on_crash=self.crashes.append
         )
         self.address = self.members()[name].addr
 

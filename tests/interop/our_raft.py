@@ -15,6 +15,7 @@ from coterie.actors.raft.log import RaftLog
 from coterie.actors.raft.memory_log import MemoryLog
 from coterie.actors.raft.settings import Settings
 from coterie.proto.raft_messages import COMMAND, Entry
+from coterie.transport.tls import Tls
 
 
 class Recorder(Actor):
@@ -36,7 +37,9 @@ class Recorder(Actor):
 class RaftPeer:
     """One Raft server of ours with a recording state machine. `close` and a new one with the same `log` and `bind=peer.address` is a restart."""
 
-    def __init__(self, name: str, *, bind: str = "127.0.0.1:0", log: RaftLog | None = None, bootstrap: bool = False) -> None:
+    def __init__(
+        self, name: str, *, bind: str = "127.0.0.1:0", log: RaftLog | None = None, bootstrap: bool = False, tls: Tls | None = None
+    ) -> None:
         self.name = name
         self.log: RaftLog = log if log is not None else MemoryLog()
         self.crashes: list[Crash] = []
@@ -50,6 +53,7 @@ class RaftPeer:
             Settings(),
             bootstrap=bootstrap,
             wait_for_sink=True,
+            tls=tls,
             observe=self._observe,
             on_crash=self.crashes.append,
         )

@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
+from coterie import Cluster, Config
 from coterie.actors.management.http_app import http_app
+from coterie.cli_http import connect
+from coterie.cli_target import Target
 from coterie.transport.grpc_client import Answer, ChannelPool
 from coterie.transport.grpc_server import Call, GrpcServer, Method
 from coterie.transport.http_server import HttpServer
 from coterie.transport.tls import Tls
-from tests.authority import Authority, Files
+from tests.authority import HOUR, Authority, Files, now
 from tests.product.management_world import FakeCluster, wait_until
 
 PATIENCE = 10.0
@@ -225,3 +228,31 @@ def test_skipping_the_verification_goes_through_a_tunnel_that_ends_with_its_chan
         world.close()
     assert not path.parent.exists()
     wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("n2/grpc-client-tunnel")])
+
+
+# -- what a node shows ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_expiring_certificate_stands_in_the_status_and_in_the_metrics(tmp_path: Path, authority: Authority) -> None:
+    pair = authority.issue(begins=-90 * HOUR, ends=9 * HOUR)
+    files = Files(tmp_path / "n1", authority.pem, pair)
+    addresses = dict.fromkeys(("raft_addr", "mem_bind", "mgmt_addr"), "127.0.0.1:0")
+    with Cluster(Config(node_id="n1", bootstrap=True, **addresses, **files.config())) as cluster:
+        warnings = cluster.status().warnings
+        assert [text for text in warnings if text.startswith(f"TLS of n1: the certificate in {files.cert} expires at ")]
+        client = Tls(files.settings, "", "client", watch=False)
+        http = Target.of(cluster.ref.ask("addresses")["http"], "10s", "http", {})._replace(tls=client)
+        connection = connect(http, http.addrs[0])
+        wanted = pytest.approx((now() + 9 * HOUR).timestamp(), abs=120)
+        seen: list[float] = []
+
+        def shown() -> bool:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+            name = 'coterie_tls_certificate_expiry_timestamp_seconds{certificate="node"}'
+            seen[:] = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name)]
+            return bool(seen)
+
+        wait_until(shown)
+        assert seen == [wanted]
+        connection.close()

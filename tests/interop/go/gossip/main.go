@@ -5,6 +5,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"flag"
 	"fmt"
 	"net"
@@ -67,6 +68,8 @@ func main() {
 	name := flag.String("name", "", "name of the node")
 	meta := flag.String("meta", "", "its metadata")
 	bind := flag.String("bind", "127.0.0.1:0", "its address, UDP and TCP")
+	key := flag.String("key", "", "key that encrypts, in base64; none: in the clear")
+	label := flag.String("label", "", "label of its cluster")
 	flag.Parse()
 
 	host, port, err := address(*bind)
@@ -78,6 +81,10 @@ func main() {
 	config.Name = *name
 	config.BindAddr, config.BindPort, config.AdvertisePort = host, port, port
 	config.Delegate, config.Events, config.LogOutput = own, events{}, os.Stderr
+	config.Label = *label
+	if config.SecretKey, err = base64.StdEncoding.DecodeString(*key); err != nil {
+		lines.Die(err)
+	}
 	node, err := memberlist.Create(config)
 	if err != nil {
 		lines.Die(err)

@@ -50,10 +50,22 @@ type peer struct {
 	log       *raft.InmemStore
 }
 
-func start(id string) (*peer, error) {
+// listen gives the transport: over TLS with the files of a directory, over plain TCP without one.
+func listen(tlsDirectory string) (*raft.NetworkTransport, error) {
+	if tlsDirectory == "" {
+		return raft.NewTCPTransport("127.0.0.1:0", nil, 3, patience, os.Stderr)
+	}
+	layer, err := newTLSLayer(tlsDirectory)
+	if err != nil {
+		return nil, err
+	}
+	return raft.NewNetworkTransport(layer, 3, patience, os.Stderr), nil
+}
+
+func start(id, tlsDirectory string) (*peer, error) {
 	config := raft.DefaultConfig()
 	config.LocalID, config.LogOutput = raft.ServerID(id), os.Stderr
-	transport, err := raft.NewTCPTransport("127.0.0.1:0", nil, 3, patience, os.Stderr)
+	transport, err := listen(tlsDirectory)
 	if err != nil {
 		return nil, err
 	}
@@ -143,8 +155,9 @@ type server struct {
 
 func main() {
 	id := flag.String("id", "", "server id")
+	tlsDirectory := flag.String("tls", "", "directory with ca.pem, cert.pem and key.pem; none: plain TCP")
 	flag.Parse()
-	p, err := start(*id)
+	p, err := start(*id, *tlsDirectory)
 	if err != nil {
 		lines.Die(err)
 	}
