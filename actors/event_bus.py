@@ -1,95 +1,70 @@
 """The event bus: what happens in the cluster, told on every node to whoever listens.
 
-One actor takes the events and hands each to every subscription. A subscription is bounded: a listener that does not keep up loses the newest events, and
-counts them (`EventStream.missed`), but never holds anybody up. The callbacks of `Config` run in an actor of their own (`Callbacks`), so that the
+One actor takes the events and hands each to every subscription. It also keeps what follows from them, who leads and who is there, so that whoever
+comes late begins with that. A subscription is bounded: a listener that does not keep up loses the newest events, but never holds anybody up; it is told in
+their place how many they were (`EventsMissed`), and what is so after them. The callbacks of `Config` run in an actor of their own (`Callbacks`), so that the
 application's code cannot delay the bus either; they see each leadership once, in order.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import pykka
 
 from coterie.actors.base import Actor, Crash
 from coterie.actors.config import Config
 from coterie.actors.errors import InvalidRequest
-from coterie.actors.messages import ElectionEnd, ElectionStart, Emit, Event, LeaderChanged, LeaderInfo, Subscribe
+from coterie.actors.event_stream import CurrentState, EventStream, State
+from coterie.actors.messages import (
+    ElectionEnd,
+    ElectionStart,
+    Emit,
+    Event,
+    EventsMissed,
+    LeaderChanged,
+    LeaderInfo,
+    MemberEvent,
+    MemberJoin,
+    Subscribe,
+)
 
+__all__ = ["Callbacks", "EventBus", "EventStream"]
 
-class EventStream(Iterator[Event]):
-    """Events from the moment of `Subscribe` on. Iterating blocks until there is one; it ends when the stream or the node is closed.
-
-    `missed` counts the events lost because `capacity` of them were waiting. Usable as a context manager; safe to close from any thread.
-    """
-
-    def __init__(self, capacity: int, on_close: Callable[[EventStream], object]) -> None:
-        self.missed = 0
-        self._capacity, self._on_close = capacity, on_close
-        self._events: collections.deque[Event] = collections.deque()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._wake: Callable[[], object] = lambda: None
-
-    def on_change(self, wake: Callable[[], object]) -> None:
-        """`wake()` is called whenever an event has come or been missed, and at the end, in the thread that brings it: it must not block. For whoever may not
-        wait in `get`, such as an event loop."""
-        self._wake = wake
-        wake()
-
-    def __next__(self) -> Event:
-        event = self.get()
-        if event is None:
-            raise StopIteration
-        return event
-
-    def get(self, timeout: float | None = None) -> Event | None:
-        """The next event, or None when the stream is closed or `timeout` seconds passed without one."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._events or self._closed, timeout)
-            return self._events.popleft() if self._events else None
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
-    def close(self) -> None:
-        self.end()
-        self._on_close(self)
-
-    def end(self) -> None:
-        """No more events will come; those that wait can still be read."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._wake()
-
-    def offer(self, event: Event) -> None:
-        """From the bus: never blocks."""
-        with self._changed:
-            if self._closed:
-                return
-            if len(self._events) >= self._capacity:
-                self.missed += 1
-            else:
-                self._events.append(event)
-                self._changed.notify()
-        self._wake()
-
-    def __enter__(self) -> EventStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+MISSED: Final = "missed by slow listeners"  # the name of this count in the status and the metrics
+LOOK_AGAIN: Final = 0.2  # seconds between looks whether an actor that missed events has room again
 
 
 class _Unsubscribe:
     def __init__(self, stream: EventStream) -> None:
         self.stream = stream
+
+
+class _Listener:
+    """An actor that is told. Its queue is its own inbox; what it misses is said when there is room in it again."""
+
+    __slots__ = ("capacity", "lost", "ref", "replay", "term")
+
+    def __init__(self, ref: Any, capacity: int, replay: bool) -> None:
+        self.ref, self.capacity, self.replay = ref, capacity, replay
+        self.lost, self.term = 0, 0  # since it was last told so; the term of the latest
+
+    def has_room(self) -> bool:
+        return bool(self.ref.actor_inbox.qsize() < self.capacity)
+
+    def tell(self, events: Sequence[Event]) -> None:
+        with contextlib.suppress(pykka.ActorDeadError):  # it stopped a moment ago
+            for event in events:
+                self.ref.tell(event)
+
+    def catch_up(self, state: State) -> None:
+        """Say what was missed, if there is room."""
+        if self.lost and self.has_room():
+            lost, self.lost = self.lost, 0
+            self.tell([EventsMissed(time.time(), self.term, lost), *(state if self.replay else ())])
 
 
 class EventBus(Actor):
@@ -100,12 +75,13 @@ class EventBus(Actor):
     def __init__(self, node: str, on_crash: Callable[[Crash], None] | None = None) -> None:
         super().__init__(node, on_crash)
         self._streams: list[EventStream] = []
-        self._listeners: list[tuple[Any, int]] = []
+        self._listeners: list[_Listener] = []
+        self._state = CurrentState()
         self._missed = 0
 
     def on_receive(self, message: Any) -> Any:
         if isinstance(message, Emit):
-            return self._emit(message.event)
+            return self._emit(message)
         if isinstance(message, Subscribe):
             return self._subscribe(message)
         if isinstance(message, _Unsubscribe):
@@ -120,29 +96,50 @@ class EventBus(Actor):
     def _subscribe(self, request: Subscribe) -> EventStream | bool:
         if not isinstance(request.capacity, int) or request.capacity < 1:
             raise InvalidRequest(f"capacity={request.capacity!r}: give how many events may wait, at least 1")
+        state = self._state.events() if request.replay else ()
         if request.listener is not None:
             if not isinstance(request.listener, pykka.ActorRef):
                 raise InvalidRequest(f"listener={request.listener!r}: give the reference of a running actor, or none for an EventStream")
-            self._listeners.append((request.listener, request.capacity))
+            listener = _Listener(request.listener, request.capacity, request.replay)
+            listener.tell(state)
+            self._listeners.append(listener)
             return True
-        stream = EventStream(request.capacity, lambda closed: self.ref.send(_Unsubscribe(closed)))
+        stream = EventStream(request.capacity, lambda closed: self.ref.send(_Unsubscribe(closed)), request.replay)
+        stream.show(state)
         self._streams.append(stream)
         return stream
 
-    def _emit(self, event: Event) -> None:
+    def _emit(self, message: Emit) -> None:
+        event = message.event
+        if isinstance(event, LeaderChanged):
+            self._state.leader(event)
+        elif isinstance(event, MemberEvent):
+            self._state.member(event.member_id, event if isinstance(event, MemberJoin) else None)
+        if not message.news:
+            return
+        state = self._state.events()
         for stream in self._streams:
-            stream.offer(event)
-        for listener, capacity in list(self._listeners):
-            if not listener.is_alive():
-                self._listeners.remove((listener, capacity))
-            elif listener.actor_inbox.qsize() >= capacity:
+            stream.offer(event, state)
+        for listener in list(self._listeners):
+            if not listener.ref.is_alive():
+                self._listeners.remove(listener)
+            elif listener.lost or not listener.has_room():  # what comes in a gap is part of it until it is told
+                listener.lost, listener.term = listener.lost + 1, event.term
                 self._missed += 1
             else:
-                with contextlib.suppress(pykka.ActorDeadError):  # it stopped a moment ago
-                    listener.tell(event)
+                listener.tell([event])
+
+    def flush(self) -> None:
+        self.on_wake(time.monotonic())
+
+    def on_wake(self, now: float) -> None:
+        for listener in self._listeners:
+            listener.catch_up(self._state.events())
+        gaps = any(listener.lost and listener.ref.is_alive() for listener in self._listeners)
+        self.wake_at(now + LOOK_AGAIN if gaps else None)
 
     def on_restart(self) -> None:
-        """The subscriptions survive a crash: nothing else is state here."""
+        """The subscriptions and the state survive a crash: nothing else is state here."""
 
     def on_stop(self) -> None:
         for stream in self._streams:

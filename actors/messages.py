@@ -82,10 +82,13 @@ class Status:
 @attrs.define(frozen=True)
 class Subscribe:
     """Events of the cluster. -> EventStream (an iterator with close()), or, with `listener`, True: each event is told to that actor.
-    capacity: how many events may wait for the listener before further ones are counted as missed; at least 1. Raises InvalidRequest."""
+    capacity: how many events may wait for the listener before further ones are missed; at least 1. Raises InvalidRequest.
+    replay: begin with what is so, as events marked `current`: `LeaderChanged` for the leader, `MemberJoin` for each member that is there; and the same again after
+    events were missed. False: only what happens from now on."""
 
     listener: Any = None
     capacity: int = 1024
+    replay: bool = True
 
 
 @attrs.define(frozen=True)
@@ -274,25 +277,31 @@ class Condition(NamedTuple):
 
 @attrs.define(frozen=True)
 class Event:
-    """time: seconds since the epoch; term: Raft term when it happened, as this node knows it."""
+    """time: seconds since the epoch, when it happened; term: Raft term at that time, as this node knows it. current: it is no news but what is so now, told to a
+    listener that came late or missed something."""
 
     time: float
     term: int
+    current: bool = attrs.field(default=False, kw_only=True)
 
 
 @attrs.define(frozen=True)
 class LeaderChanged(Event):
+    """Another leads, or the same in a later term; leader_id "" when none is known any more. leader_addr: its management address, "" while unknown."""
+
     leader_id: str = ""
     leader_addr: str = ""
 
 
 @attrs.define(frozen=True)
 class ElectionStart(Event):
-    pass
+    """The leader is lost, or this node campaigns, or another leadership was heard of. One `ElectionEnd` follows."""
 
 
 @attrs.define(frozen=True)
 class ElectionEnd(Event):
+    """A leader is known. Rounds without a winner are no end."""
+
     leader_id: str = ""
     leader_addr: str = ""
 
@@ -305,17 +314,24 @@ class MemberEvent(Event):
 
 @attrs.define(frozen=True)
 class MemberJoin(MemberEvent):
-    pass
+    """A member is there: new, or back."""
 
 
 @attrs.define(frozen=True)
 class MemberLeave(MemberEvent):
-    pass
+    """A member has said good-bye."""
 
 
 @attrs.define(frozen=True)
 class MemberFailed(MemberEvent):
-    pass
+    """A member is not heard any more, and did not say good-bye."""
+
+
+@attrs.define(frozen=True)
+class EventsMissed(Event):
+    """At this place `count` events are missing: so many came while the listener's queue was full. What is so after them follows, marked `current`."""
+
+    count: int = 0
 
 
 @attrs.define(frozen=True)
@@ -633,6 +649,7 @@ class GetReplicationView:
 
 @attrs.define(frozen=True)
 class Emit:
-    """Tell the event bus (or the supervisor, who passes it on)."""
+    """Tell the event bus. news: False when nobody is to be told, since only what late listeners hear is different now (an address)."""
 
     event: Event
+    news: bool = True

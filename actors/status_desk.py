@@ -15,6 +15,7 @@ from collections.abc import Callable
 import attrs
 
 from coterie.actors.assembly import Rooms
+from coterie.actors.event_bus import MISSED
 from coterie.actors.future import LightFuture, gather
 from coterie.actors.messages import (
     ClusterStatus,
@@ -91,7 +92,7 @@ class StatusDesk:
                 picture.topology.mgmt_addr,
                 (*self._notes.values(), *([note] if note else []), *_sink_warning(), *rooms.tls_warnings()),
                 rooms.management_counters(),
-                {"missed by slow listeners": missed or 0},
+                {MISSED: missed or 0},
             )
             give(status)
 

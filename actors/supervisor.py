@@ -21,14 +21,14 @@ import pykka
 from coterie.actors.assembly import Rooms
 from coterie.actors.base import LATER, Actor, Crash
 from coterie.actors.config import Config
+from coterie.actors.elections import Elections
 from coterie.actors.errors import CoterieError, InvalidRequest, StorageError
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import (
     Condition,
     DeadLetters,
-    ElectionEnd,
-    ElectionStart,
     Emit,
+    Event,
     GetMembership,
     GetRaftView,
     Here,
@@ -51,7 +51,7 @@ from coterie.actors.messages import (
     Write,
 )
 from coterie.actors.metrics_desk import MetricsDesk
-from coterie.actors.raft.ready import ElectionEnded, ElectionStarted
+from coterie.actors.raft.ready import ElectionStarted
 from coterie.actors.reference import ClusterRef
 from coterie.actors.requests import Requests
 from coterie.actors.routing import Router
@@ -66,7 +66,7 @@ TRACING_PATIENCE = 1.0  # seconds at the stop for the spans that were finished
 TRACER_EVERY = 0.5  # seconds between looks whether somebody traces
 FATAL = ("raft", "publisher", "delivery", "buffer", "membership")
 
-_MEMBER_EVENTS = {"join": MemberJoin, "leave": MemberLeave, "failed": MemberFailed}
+_MEMBER_EVENTS = {"join": MemberJoin, "update": MemberJoin, "leave": MemberLeave, "failed": MemberFailed}
 
 
 class ClusterSupervisor(Actor):
@@ -82,6 +82,7 @@ class ClusterSupervisor(Actor):
         self.failed = LightFuture()
         self._rooms: Rooms | None = None
         self._picture = Picture(config.node_id)
+        self._elections = Elections()
         self._leads_in: int | None = None
         self._router = Router(config.node_id, self._post)
         self._notes: dict[str, str] = {}
@@ -256,10 +257,7 @@ class ClusterSupervisor(Actor):
         for event in events:
             if isinstance(event, ElectionStarted):
                 self._need().metrics.election_started()
-                self._emit(ElectionStart(time.time(), event.term))
-            elif isinstance(event, ElectionEnded):
-                leader = event.leader.id if event.leader else ""
-                self._emit(ElectionEnd(time.time(), event.term, leader, self._picture.mgmt_of(leader)))
+                self._emit(*self._elections.campaigning(time.time(), view.term))
         self._look_around()
 
     def leader_told(self, term: int, leader: str) -> None:
@@ -277,9 +275,9 @@ class ClusterSupervisor(Actor):
     def _membership_changed(self, view: MembershipView, event: MembershipEvent | None) -> None:
         self._picture.membership = view
         self._tell_metrics(lambda desk: desk.membership(view))
-        kind = _MEMBER_EVENTS.get(event.kind) if event is not None else None
-        if event is not None and kind is not None and event.member.id != self.config.node_id:
-            self._emit(kind(time.time(), self._picture.topology.term, event.member.id, event.member.addr))
+        if event is not None and event.member.id != self.config.node_id:
+            kind = _MEMBER_EVENTS[event.kind]
+            self._emit(kind(time.time(), self._picture.topology.term, event.member.id, event.member.addr), news=event.kind != "update")
         self._look_around()
 
     def _look_around(self) -> None:
@@ -291,21 +289,27 @@ class ClusterSupervisor(Actor):
             self._leads_in = leads_in
             rooms.membership.send(SetMeta(rooms.meta(leads_in)))
         self._tell_metrics(lambda desk: desk.topology(now))
-        if now == before:
-            return
-        picture.topology = now
-        rooms.topology_changed(now)
-        if (now.leader_id, now.term if now.leader_id else 0) != (before.leader_id, before.term if before.leader_id else 0):
-            rooms.metrics.leader_changed()
-            self._emit(LeaderChanged(time.time(), now.term, now.leader_id, self._picture.mgmt_of(now.leader_id)))
-        self._router.topology_changed(now)
+        if now != before:
+            picture.topology = now
+            rooms.topology_changed(now)
+        leader_addr = picture.mgmt_of(now.leader_id)
+        events = self._elections.look(time.time(), now.leader_id, leader_addr, now.term)
+        for event in events:
+            if isinstance(event, LeaderChanged):
+                rooms.metrics.leader_changed()
+        self._emit(*events)
+        if now != before:
+            if not events and leader_addr != before.mgmt_addr.get(now.leader_id, ""):
+                self._emit(LeaderChanged(time.time(), now.term, now.leader_id, leader_addr), news=False)
+            self._router.topology_changed(now)
 
     def _tell_metrics(self, tell: Callable[[MetricsDesk], None]) -> None:
         if self._metrics is not None:
             tell(self._metrics)
 
-    def _emit(self, event: Any) -> None:
-        self._need().events.send(Emit(event))
+    def _emit(self, *events: Event, news: bool = True) -> None:
+        for event in events:
+            self._need().events.send(Emit(event, news))
 
     # -- crashes --------------------------------------------------------------------------------------------------------------
 

@@ -32,8 +32,8 @@ _HOMES = {
     "coterie.actors.event_bus": "EventStream",
     "coterie.actors.handler": "HandlerActor Record",
     "coterie.actors.messages": (
-        "ClusterStatus DeadLetter DeadLettered DeadLetters ElectionEnd ElectionStart Event Failing Join Joined LeaderChanged LeaderInfo "
-        "Leave Left LetterPage MemberFailed MemberJoin MemberLeave MemberStatus Publish Published Read RegisterHandler ReplicationGap "
+        "ClusterStatus DeadLetter DeadLettered DeadLetters ElectionEnd ElectionStart Event EventsMissed Failing Join Joined LeaderChanged LeaderInfo "
+        "Leave Left LetterPage MemberEvent MemberFailed MemberJoin MemberLeave MemberStatus Publish Published Read RegisterHandler ReplicationGap "
         "Requeue RosterMember Status Subscribe "
         "TopicStatus TransferLeadership Write"
     ),

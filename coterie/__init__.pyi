@@ -25,6 +25,7 @@ from coterie.actors.messages import DeadLetters as DeadLetters
 from coterie.actors.messages import ElectionEnd as ElectionEnd
 from coterie.actors.messages import ElectionStart as ElectionStart
 from coterie.actors.messages import Event as Event
+from coterie.actors.messages import EventsMissed as EventsMissed
 from coterie.actors.messages import Failing as Failing
 from coterie.actors.messages import Join as Join
 from coterie.actors.messages import Joined as Joined
@@ -33,6 +34,7 @@ from coterie.actors.messages import LeaderInfo as LeaderInfo
 from coterie.actors.messages import Leave as Leave
 from coterie.actors.messages import Left as Left
 from coterie.actors.messages import LetterPage as LetterPage
+from coterie.actors.messages import MemberEvent as MemberEvent
 from coterie.actors.messages import MemberFailed as MemberFailed
 from coterie.actors.messages import MemberJoin as MemberJoin
 from coterie.actors.messages import MemberLeave as MemberLeave

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any
 
 from coterie.actors.config import Config
+from coterie.actors.event_bus import EventStream
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import (
     Acks,
@@ -50,25 +53,59 @@ async def resolved(future: LightFuture) -> Any:
 
 
 class AsyncEvents(AsyncIterator[Event]):
-    """Events as an async iterator: `async for event in await cluster.events()`. Call `close()` when done."""
+    """Events as an async iterator: `async for event in cluster.events()`. It begins with the first event asked for, or with `await cluster.events()`.
+    Call `close()` when done, or use it in `async with`. No thread waits for it. For one task of one loop."""
 
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
+    def __init__(self, subscribe: Callable[[], Awaitable[EventStream]]) -> None:
+        self._subscribe = subscribe
+        self._stream: EventStream | None = None
+        self._something = asyncio.Event()
+        self._over = threading.Event()
+
+    def __await__(self) -> Generator[Any, None, AsyncEvents]:
+        return self._opened().__await__()
+
+    async def _opened(self) -> AsyncEvents:
+        if self._stream is None and not self._over.is_set():
+            loop = asyncio.get_running_loop()
+            self._stream = stream = await self._subscribe()
+            if self._over.is_set():  # meanwhile
+                stream.close()
+
+            def wake() -> None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self._something.set)
+
+            stream.on_change(wake)
+        return self
 
     async def __anext__(self) -> Event:
-        while not self.stream.closed:
-            event: Event | None = await asyncio.get_running_loop().run_in_executor(None, self.stream.get, 0.5)
+        await self._opened()
+        while (stream := self._stream) is not None:
+            self._something.clear()
+            closed = stream.closed
+            event = stream.get(timeout=0)
             if event is not None:
                 return event
+            if closed:
+                break
+            await self._something.wait()
         raise StopAsyncIteration
 
     @property
     def missed(self) -> int:
-        missed: int = self.stream.missed
-        return missed
+        return self._stream.missed if self._stream is not None else 0
 
     def close(self) -> None:
-        self.stream.close()
+        self._over.set()
+        if self._stream is not None:
+            self._stream.close()
+
+    async def __aenter__(self) -> AsyncEvents:
+        return await self._opened()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
 
 
 class AsyncCluster:
@@ -158,5 +195,6 @@ class AsyncCluster:
         answer: Published = await self._ask(Requeue(letter, timeout))
         return answer
 
-    async def events(self, capacity: int = 1024) -> AsyncEvents:
-        return AsyncEvents(await self._ask(Subscribe(capacity=capacity)))
+    def events(self, capacity: int = 1024, *, replay: bool = True) -> AsyncEvents:
+        """What is so (replay), then what happens. See `Subscribe`."""
+        return AsyncEvents(lambda: self._ask(Subscribe(capacity=capacity, replay=replay)))

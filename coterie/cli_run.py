@@ -145,4 +145,4 @@ def describe(event: Event) -> str:
 
 
 def _fields(event: Event) -> dict[str, Any]:
-    return attrs.asdict(event, filter=lambda a, _: a.name != "time")
+    return attrs.asdict(event, filter=lambda a, value: a.name != "time" and not (a.name == "current" and not value))

@@ -99,8 +99,9 @@ class Cluster:
         answer: Published = self.ref.ask(Requeue(letter, timeout))
         return answer
 
-    def events(self, capacity: int = 1024) -> EventStream:
-        answer: EventStream = self.ref.ask(Subscribe(capacity=capacity))
+    def events(self, capacity: int = 1024, *, replay: bool = True) -> EventStream:
+        """What is so (replay), then what happens. See `Subscribe`."""
+        answer: EventStream = self.ref.ask(Subscribe(capacity=capacity, replay=replay))
         return answer
 
     def stop(self) -> None:

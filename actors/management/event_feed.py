@@ -1,8 +1,8 @@
 """`GET /events`: what happens in the cluster, as lines of JSON for as long as somebody listens.
 
-Each listener has an `EventStream` of its own, which wakes its task on the server's event loop; no thread waits, and no event waits for a listener. One that reads
-slowly is held up by its own socket; its stream fills, what does not fit is lost to it, and it is told how many (`missed`). A line at the start, and one whenever
-nothing has happened for `HEARTBEAT` seconds, tell both ends that the other is there. When the node stops, the streams end, and so do the answers.
+Each listener has an `EventStream` of its own, which wakes its task on the server's event loop; no thread waits, and no event waits for a listener. One that
+reads slowly is held up by its own socket; its stream fills, what does not fit is lost to it, and it is told how many (`EventsMissed`). A line at the start,
+and one whenever nothing has happened for `HEARTBEAT` seconds, tell both ends that the other is there. When the node stops, the streams end, and so do the answers.
 (A thread for each listener lost: it would have to be stopped from without, and bounded twice.)
 """
 
@@ -32,8 +32,9 @@ HEARTBEAT: Final = 10.0
 
 
 def event_document(event: Event) -> dict[str, Any]:
-    """{"event": its name, "time": seconds since the epoch, "term": …} and the event's own fields, in camel case."""
-    return {"event": type(event).__name__, **{_camel(name): value for name, value in attrs.asdict(event).items()}}
+    """{"event": its name, "time": seconds since the epoch, "term": …} and the event's own fields, in camel case; "current": true where it is no news."""
+    fields = attrs.asdict(event, filter=lambda field, value: field.name != "current" or value)
+    return {"event": type(event).__name__, **{_camel(name): value for name, value in fields.items()}}
 
 
 def _camel(name: str) -> str:
@@ -84,16 +85,12 @@ class EventFeed:
                 loop.call_soon_threadsafe(something.set)
 
         stream.on_change(wake)
-        missed = 0
         yield self._beat(stream)
         while True:
             something.clear()
             closed = stream.closed
             while (event := stream.get(timeout=0)) is not None:
                 yield _line(event_document(event))
-            if stream.missed > missed:
-                missed = stream.missed
-                yield self._beat(stream, "missed")
             if closed:
                 return
             try:
@@ -102,8 +99,8 @@ class EventFeed:
             except TimeoutError:
                 yield self._beat(stream)
 
-    def _beat(self, stream: Any, name: str = "heartbeat") -> bytes:
-        return _line({"event": name, "time": time.time(), "node": self._service.node_id, "missed": stream.missed})
+    def _beat(self, stream: Any) -> bytes:
+        return _line({"event": "heartbeat", "time": time.time(), "node": self._service.node_id, "missed": stream.missed})
 
 
 class _Lines(StreamingResponse):

@@ -119,11 +119,15 @@ def test_silence_is_filled_with_heartbeats(listener: Listener) -> None:
 def test_a_listener_is_told_what_it_missed(world: World, listener: Listener) -> None:
     listener.line()
     stream = world.streams[0]
-    stream.missed = 7  # as the bus counts where the stream is full
-    world.emit(ElectionStart(1.0, 4))
-    assert listener.event()["event"] == "ElectionStart"
-    missed = listener.event()
-    assert (missed["event"], missed["missed"]) == ("missed", 7)
+    stream.on_change(lambda: None)  # the feed hears nothing until its next heartbeat
+    state = (LeaderChanged(1.0, 4, "n2", "h:1", current=True),)
+    for _ in range(event_feed.CAPACITY + 7):
+        stream.offer(ElectionStart(1.0, 4), state)
+    for _ in range(event_feed.CAPACITY):
+        assert listener.event()["event"] == "ElectionStart"
+    missed, now = listener.event(), listener.event()
+    assert (missed["event"], missed["count"]) == ("EventsMissed", 7)
+    assert (now["event"], now["leaderId"], now["current"]) == ("LeaderChanged", "n2", True)
 
 
 def test_who_goes_is_forgotten(world: World) -> None:
