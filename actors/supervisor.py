@@ -110,14 +110,14 @@ class ClusterSupervisor(Actor):
         try:
             self._rooms = rooms = Rooms(self.config, ref, self._crashed_elsewhere)
             rooms.open()
+            self._picture.own_mgmt = rooms.addresses["mgmt"]
             self._requests = Requests(rooms, self._picture, self._router, self._post)
             self._status = StatusDesk(rooms, self._picture, self._notes, self._post)
             self._metrics = MetricsDesk(rooms, self._picture, ref, self._post)
             ref.node, ref.patience = self.config.node_id, self.config.request_timeout
             self._look_for_tracer()
-            # What the two told while they started waits in the inbox already, and is older than these.
-            self.raft_changed(rooms.raft.ask(GetRaftView(), timeout=10), [])
-            self.membership_changed(rooms.membership.ask(GetMembership(), timeout=10), None)
+            raft, membership = rooms.raft.ask(GetRaftView(), timeout=10), rooms.membership.ask(GetMembership(), timeout=10)
+            self._post(lambda: self._begin_with(raft, membership))
             if rooms.app_handler is not None:
                 self._requests.register(rooms.app_handler)
         except BaseException as error:
@@ -267,6 +267,13 @@ class ClusterSupervisor(Actor):
     def _leader_told(self, term: int, leader: str) -> None:
         self._picture.told = (term, leader)
         self._look_around()
+
+    def _begin_with(self, raft: RaftView, membership: MembershipView) -> None:
+        """What the two showed when asked, once all they have told is handled. What they told is as new, or newer: it comes after every change."""
+        if self._picture.raft == RaftView():
+            self._raft_changed(raft, [])
+        if self._picture.membership == MembershipView():
+            self._membership_changed(membership, None)
 
     def membership_changed(self, view: MembershipView, event: MembershipEvent | None) -> None:
         """Runs in the membership actor's thread: pass it on."""

@@ -11,7 +11,8 @@ import pytest
 
 from coterie import ClusterSupervisor, Config, ElectionStart, HandlerActor, Leave, Publish, Read, RegisterHandler, Status, Subscribe, Write
 from coterie.actors.errors import InvalidRequest
-from coterie.actors.messages import Emit
+from coterie.actors.messages import Emit, Member, MembershipView, RaftView
+from tests.product.wait import wait_for
 
 ANY = "127.0.0.1:0"
 
@@ -80,6 +81,17 @@ def test_an_application_that_never_returns_holds_up_the_end_of_its_node_for_less
         for thread in threads - {threading.main_thread()}:
             if thread.name.endswith(("handler", "callbacks")):
                 thread.join(10)
+
+
+def test_what_was_asked_for_at_the_start_does_not_undo_what_was_told_since(node):
+    actor = node._actor_weakref()
+    wait_for(lambda: node.ask(Status()).leader_id == "n1", 10, "it leads")
+    seen, topology = node.ask(Subscribe(replay=False)), actor._picture.topology
+    actor._post(lambda: actor._begin_with(RaftView(), MembershipView((Member("n9", "n9:1", {}),))))
+    assert node.ask(Status()).leader_id == "n1"
+    assert actor._picture.topology == topology
+    assert seen.get(0) is None
+    seen.close()
 
 
 def test_what_slow_listeners_miss_stands_in_the_status(node):
