@@ -110,7 +110,6 @@ class ClusterSupervisor(Actor):
         try:
             self._rooms = rooms = Rooms(self.config, ref, self._crashed_elsewhere)
             rooms.open()
-            self._picture.own_mgmt = rooms.addresses["mgmt"]
             self._requests = Requests(rooms, self._picture, self._router, self._post)
             self._status = StatusDesk(rooms, self._picture, self._notes, self._post)
             self._metrics = MetricsDesk(rooms, self._picture, ref, self._post)
@@ -288,8 +287,11 @@ class ClusterSupervisor(Actor):
         self._look_around()
 
     def _look_around(self) -> None:
-        """Make the picture again, and tell whom it concerns what is new in it."""
+        """Make the picture again, and tell whom it concerns what is new in it. Raft may lead before gossip has told its first view, which waits in the inbox then: a
+        picture without this node's own addresses would be told, and written into the roster, for nothing."""
         rooms, picture = self._need(), self._picture
+        if picture.membership == MembershipView():
+            return
         before, now = picture.topology, picture.look()
         leads_in = picture.raft.term if now.leads else None
         if leads_in != self._leads_in:

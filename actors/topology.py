@@ -72,11 +72,10 @@ def _voter(server: PeerView, membership: MembershipView) -> RosterMember:
 class Picture:
     """The latest view of Raft and of gossip, and the `Topology` that was last made of them and told. Of one thread, the supervisor's. `me`: this node's id."""
 
-    __slots__ = ("me", "membership", "own_mgmt", "raft", "told", "topology")
+    __slots__ = ("me", "membership", "raft", "told", "topology")
 
     def __init__(self, me: str) -> None:
         self.me = me
-        self.own_mgmt = ""  # this node's management address: it may lead before gossip has said anything
         self.raft = RaftView()
         self.membership = MembershipView()
         self.topology = Topology()
@@ -88,8 +87,6 @@ class Picture:
 
     def mgmt_of(self, member: str) -> str:
         """The management address of a member, "" if unknown: as last told, else as gossip has it by now."""
-        if member == self.me:
-            return self.own_mgmt
         return self.topology.mgmt_addr.get(member, "") or self.look().mgmt_addr.get(member, "")
 
 
