@@ -29,6 +29,7 @@ from coterie.actors.messages import (
 from coterie.actors.replication.requests import check_timeout
 from coterie.actors.status import combine
 from coterie.actors.topology import Picture
+from coterie.actors.tracing import TRACING
 from coterie.transport import logs
 
 STATUS_PATIENCE = 2.0  # seconds a follower waits for its leader's view
@@ -100,5 +101,6 @@ class StatusDesk:
 
 
 def _sink_warning() -> list[str]:
-    lost = logs.backlog.dropped
-    return [f"{lost} log records were dropped: a log sink of this process blocks, or is slower than what is logged"] if lost else []
+    records, spans = logs.backlog.dropped, TRACING.ends.dropped
+    found = [f"{records} log records were dropped: a log sink of this process blocks, or is slower than what is logged"] if records else []
+    return [*found, f"{spans} spans were dropped: a span processor of this process blocks; use a BatchSpanProcessor"] if spans else found

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO, Any, Final
 
+from coterie.transport import logs
 from coterie.transport.background import Background
 from coterie.transport.logs import MOST_WAITING, span_fields
 
@@ -107,7 +108,8 @@ class BackgroundHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._queue.put(self.format(record))
+            if not self._queue.put(self.format(record)):
+                logs.backlog.elsewhere += 1
         except Exception:  # noqa: BLE001 - what cannot be shown as text; logging has a place for it
             self.handleError(record)
 

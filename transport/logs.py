@@ -35,17 +35,18 @@ Item = tuple[logging.Logger, logging.LogRecord]
 
 
 class Backlog:
-    """The records that wait for their sink, and the thread that brings them there."""
+    """The records that wait for their sink, and the thread that brings them there. elsewhere: what handlers of ours dropped behind it, which counts too."""
 
     def __init__(self, most: int = MOST_WAITING) -> None:
         self._queue: Background[Item] = Background("coterie/log", self._hand_over, most, self._lost)
         self._last: logging.Logger | None = None
+        self.elsewhere = 0
         self.put = self._queue.put
         self.drain = self._queue.drain
 
     @property
     def dropped(self) -> int:
-        return self._queue.dropped
+        return self._queue.dropped + self.elsewhere
 
     @property
     def waiting(self) -> int:

@@ -18,6 +18,7 @@ NAMES = ("n1", "n2", "n3")
 WATCHED = 15.0  # seconds
 MOST_LINES = 15  # of a node, in that time, about a dead leader and a collector of traces that is away
 SECRET = "the-payload-of-an-application"
+KEY = "MDEyMzQ1Njc4OWFiY2RlZg=="
 
 
 class Logging:
@@ -33,7 +34,7 @@ class Logging:
                 *(CLUSTERCTL, "run", "--id", name, "--raft-addr", self.raft[name], "--mgmt-addr", self.mgmt[name]),
                 *("--mem-bind", seed if first else "127.0.0.1:0", "--data", str(directory / name)),
                 *(("--bootstrap",) if first else ("--join", seed)),
-                *("--log-format", "json"),
+                *("--log-format", "json", "--gossip-key", KEY),
             )
             self.running[name].wait_line("SIGTERM")
         for name in NAMES[1:]:
@@ -94,5 +95,6 @@ def test_a_dead_leader_is_said_and_not_said_again_and_again(cluster: Logging) ->
         assert any(leader in line and "MemberFailed" in line for line in said), said
         assert len(said) <= MOST_LINES, "\n".join(said)
         assert SECRET not in "\n".join(said)
+        assert KEY not in cluster.running[name].text
         print(f"{name}: {len(said)} lines in {WATCHED:g} s about a dead leader")
     assert any("trace_exporter" in line for line in cluster.running[others[0]].lines)

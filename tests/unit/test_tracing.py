@@ -296,6 +296,7 @@ def test_a_processor_that_blocks_holds_nobody_up(traces: Traces, world: World, m
             world.cluster.publish("t", b"%d" % n)
         world.delivered(20)
         assert TRACING.ends.dropped > 0
+        assert any("spans were dropped" in warning for warning in world.cluster.status().warnings)
     finally:
         free.set()
     assert TRACING.ends.drain(WAIT)
