@@ -100,21 +100,26 @@ class HandlerActor(Actor):
     def _deliver_letters(self, batch: Deliver) -> Delivered:
         done = 0
         for seq, data, headers in batch.records:
+            attempt = batch.attempt if done == 0 else 1
+            one = Deliver(batch.topic, [(seq, data, headers)], batch.index, batch.time, attempt, batch.node, batch.trace)
             letter = read_letter(seq, batch.time, data, headers)
             if letter is None:  # the application publishes on that topic itself: a record like others
-                attempt = batch.attempt if done == 0 else 1
-                handled = self._deliver(
-                    Deliver(batch.topic, [(seq, data, headers)], batch.index, batch.time, attempt, batch.node, batch.trace)
-                )
+                handled = self._deliver(one)
                 if handled.error is not None:
                     return Delivered(done, handled.error)
             else:
                 try:
-                    self.handle_dead_letter(letter)
+                    self._handle_letter(one, letter)
                 except Exception as error:  # noqa: BLE001 - the application's code, as above
                     return Delivered(done, error)
             done += 1
         return Delivered(done)
+
+    def _handle_letter(self, record: Deliver, letter: DeadLetter) -> None:
+        if TRACING.on:
+            traced_handler(record, lambda topic, data: self.handle_dead_letter(letter))(record.topic, letter.data)
+        else:
+            self.handle_dead_letter(letter)
 
     def _call(self, method: Any, name: str, message: HandleWrite | HandleRead) -> bytes:
         op, call = message.op, method

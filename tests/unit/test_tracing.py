@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,14 +16,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
-from coterie import Cluster, Config, HandlerActor, HandlerFailed, InvalidRequest, Publish
+from coterie import AsyncCluster, Cluster, Config, HandlerActor, HandlerFailed, InvalidRequest, Publish
 from coterie.actors import tracing
 from coterie.actors.management.spans import keep_trace
+from coterie.actors.messages import Deliver
 from coterie.actors.reference import ClusterRef
 from coterie.actors.replication import spans
 from coterie.actors.replication.packing import Chunk
 from coterie.actors.replication.proposals import Ticket
-from coterie.actors.traced import TracedPublisher
+from coterie.actors.traced import TracedPublisher, traced_handler
 from coterie.actors.tracing import TRACING, context_of, from_text, headers_of, to_text
 from coterie.proto.raft_messages import COMMAND, Entry
 from coterie.proto.record_batch import encode_batch
@@ -334,3 +336,58 @@ def test_a_caller_s_trace_is_passed_on_while_nobody_traces(later: Traces, world:
     assert found.headers == {"traceparent": PARENT, "tracestate": "a=b"}
     assert keep_trace(Publish("t", b"x"), {"traceparent": "garbage"}).headers is None
     assert keep_trace(Publish("t", b"x"), {}).headers is None
+
+
+# -- the handler's span where an apply span is missing, and other ways in -----------------------------------------------------------
+
+
+def test_a_record_that_came_without_its_entry_is_delivered_as_a_child_of_its_publish(traces: Traces) -> None:
+    """By a stream to a member outside of the quorum, or from the buffer after a restart."""
+    seen = []
+    batch = Deliver("t", [(1, b"x", record(7, 1)[2]), (2, b"y", None)], 9, 0.0, 3, "n4")
+    handle = traced_handler(batch, lambda topic, data: seen.append(trace.get_current_span().get_span_context()))
+    handle("t", b"x")
+    handle("t", b"y")
+    first, second = traces.wait("deliver t", 2)
+    assert first.parent is not None
+    assert (first.parent.trace_id, first.parent.span_id) == (7, 1)
+    assert second.parent is None
+    assert [span.context for span in (first, second)] == seen
+    assert [dict(span.attributes or {})["coterie.attempt"] for span in (first, second)] == [3, 1]
+
+
+def test_a_record_of_another_trace_than_its_entry_s_stays_in_its_own_and_links(traces: Traces) -> None:
+    applied = SpanContext(8, 5, False, TraceFlags(1))
+    traced_handler(Deliver("t", [(1, b"x", record(7, 1)[2])], 9, 0.0, 1, "n1", applied), lambda topic, data: None)("t", b"x")
+    (span,) = traces.wait("deliver t")
+    assert span.parent is not None
+    assert (span.parent.trace_id, [link.context.span_id for link in span.links]) == (7, [5])
+
+
+def test_publishes_with_await_belong_to_the_task_that_awaits(traces: Traces) -> None:
+    async def publish() -> None:
+        anywhere = dict.fromkeys(("raft_addr", "mem_bind", "mgmt_addr"), "127.0.0.1:0")
+        async with AsyncCluster(Config(node_id="n1", bootstrap=True, **anywhere)) as cluster:
+
+            async def one(name: str) -> None:
+                with traces.provider.get_tracer("app").start_as_current_span(f"asking {name}"):
+                    await cluster.publish(name, b"x")
+
+            await asyncio.gather(one("a"), one("b"))
+
+    asyncio.run(publish())
+    for name in ("a", "b"):
+        (publish_span,), (asking,) = traces.wait(f"publish {name}"), traces.wait(f"asking {name}")
+        assert publish_span.parent == asking.context
+
+
+@pytest.mark.parametrize("world", [{"repl_retry": 0.01, "repl_attempts": 2}], indirect=True)
+def test_a_dead_letter_is_in_the_trace_of_its_record(traces: Traces, world: World) -> None:
+    seen = []
+    world.handler.handle_dead_letter = lambda letter: seen.append(trace.get_current_span().get_span_context())  # type: ignore[method-assign]
+    world.handler.fail = 2
+    world.cluster.publish("t", b"x")
+    wait_for(lambda: bool(seen), WAIT, "the dead letter is handled")
+    (publish,) = traces.wait("publish t")
+    assert seen[0].trace_id == publish.context.trace_id
+    assert seen[0].span_id in {span.context.span_id for span in traces.all if span.name.startswith("deliver")}
