@@ -33,6 +33,11 @@ IDLE_AFTER: Final = 300.0
 JOIN_TIMEOUT: Final = 2.0
 
 
+_CANCELLED: Final = Answer(
+    None, "CANCELLED", "this node is stopping, or the stream was closed; what was under way may have arrived", {}, sent=True
+)
+
+
 class _Bodies(CodecBase):
     """Bytes as they are, called JSON on the wire."""
 
@@ -80,7 +85,7 @@ class JsonChannels:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._peers: dict[str, _Peer] = {}  # of the loop's thread
-        self._tasks: set[asyncio.Task[None]] = set()  # likewise
+        self._tasks: set[asyncio.Task[Answer]] = set()  # likewise
 
     def call(self, address: str, method: str, request: bytes, timeout: float, on_done: Callable[[Answer], None]) -> None:
         """One unary call. `on_done` gets its Answer exactly once, from the loop's thread or, when this is closed, from the caller's; it must not block."""
@@ -89,15 +94,15 @@ class JsonChannels:
             reply: bytes = await UnaryUnaryMethod(peer.channel, method, bytes, bytes)(request, timeout=timeout)
             return reply
 
-        if not self._begin(self._answered(address, work, on_done)):
-            on_done(_stopping())
+        if not self._begin(self._answered(address, work), on_done):
+            on_done(Answer(None, "CANCELLED", "this node is stopping", {}, sent=False))
 
     def stream(
         self, address: str, method: str, request: bytes, on_message: Callable[[bytes], None], on_closed: Callable[[Answer], None]
     ) -> JsonStream | None:
         """A stream of answers to `request`. None when this is closed. `on_closed` is called once, after the last message, unless `close` came first."""
         closed = threading.Event()
-        started: list[asyncio.Task[None]] = []
+        started: list[asyncio.Task[Any]] = []
 
         async def work(peer: _Peer) -> bytes:
             started.append(_current())
@@ -118,23 +123,24 @@ class JsonChannels:
 
         def close() -> None:
             closed.set()
-            loop = self._loop
-            if loop is not None:
+            if started:
+                loop = started[0].get_loop()
                 with contextlib.suppress(RuntimeError):  # the loop has ended, and every stream with it
                     loop.call_soon_threadsafe(lambda: [task.cancel() for task in started])
 
-        return JsonStream(close) if self._begin(self._answered(address, work, ended)) else None
+        return JsonStream(close) if self._begin(self._answered(address, work), ended) else None
 
     def evict_idle(self) -> None:
         """Close the channels that have not been used for `idle_after` seconds. To be called now and then."""
         if self._loop is not None:
-            self._begin(self._evict())
+            self._begin(self._evict(), lambda answer: None)
 
     def close(self) -> None:
-        """Close all. Calls under way are answered with CANCELLED."""
+        """Close all. Calls under way are answered with CANCELLED. A second time does nothing."""
         with self._lock:
             self._closed = True
             loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(JOIN_TIMEOUT)
@@ -143,29 +149,27 @@ class JsonChannels:
 
     # -- in the loop's thread -------------------------------------------------------------------------------------------------
 
-    async def _answered(self, address: str, work: Callable[[_Peer], Coroutine[Any, Any, bytes]], on_done: Callable[[Answer], None]) -> None:
-        answer, peer = _stopping(), None
+    async def _answered(self, address: str, work: Callable[[_Peer], Coroutine[Any, Any, bytes]]) -> Answer:
+        peer = None
         try:
             peer = self._take(address)
-            with contextlib.suppress(asyncio.CancelledError):  # `answer` says so already
-                answer = Answer(await work(peer), "OK", "", {}, sent=True)
+            return Answer(await work(peer), "OK", "", {}, sent=True)
         except GRPCError as error:
-            answer = Answer(None, error.status.name, error.message or "", {}, sent=True)
+            return Answer(None, error.status.name, error.message or "", {}, sent=True)
         except TimeoutError:
-            answer = Answer(None, "DEADLINE_EXCEEDED", "no answer in time", {}, sent=True)
+            return Answer(None, "DEADLINE_EXCEEDED", "no answer in time", {}, sent=True)
         except (StreamTerminatedError, asyncio.IncompleteReadError) as error:
-            answer = Answer(None, "UNAVAILABLE", f"the connection was lost: {error}", {}, sent=True)
+            return Answer(None, "UNAVAILABLE", f"the connection was lost: {error}", {}, sent=True)
         except (OSError, AddressError) as error:  # the connection was not made
-            answer = Answer(None, "UNAVAILABLE", str(error), {}, sent=False)
+            return Answer(None, "UNAVAILABLE", str(error), {}, sent=False)
         except Exception as error:  # noqa: BLE001 - what the library makes of a peer that speaks something else
-            answer = Answer(None, "UNKNOWN", f"{type(error).__name__}: {error}", {}, sent=True)
+            return Answer(None, "UNKNOWN", f"{type(error).__name__}: {error}", {}, sent=True)
         finally:
             if peer is not None:
                 peer.in_use -= 1
                 peer.last_used = self._clock()
                 if peer.retired and not peer.in_use:
                     peer.channel.close()
-        on_done(answer)
 
     def _take(self, address: str) -> _Peer:
         peer = self._peers.get(address)
@@ -191,40 +195,43 @@ class JsonChannels:
         state, name = tls.state, Configuration(ssl_target_name_override=tls.settings.server_name or None)
         return _Peer(Channel(where.host, where.port, codec=_Bodies(), ssl=tls.client_of_grpc(), config=name), state)
 
-    async def _evict(self) -> None:
+    async def _evict(self) -> Answer:
         now = self._clock()
         for address, peer in list(self._peers.items()):
             if not peer.in_use and now - peer.last_used >= self._idle_after:
                 del self._peers[address]
                 peer.channel.close()
                 self._tell("evicted")
+        return Answer(None, "OK", "", {}, sent=False)
 
     def _tell(self, what: str) -> None:
         if self._observer is not None:
             getattr(self._observer, what)()
             self._observer.active(len(self._peers))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> bool:
+    def _begin(self, work: Coroutine[Any, Any, Answer], on_done: Callable[[Answer], None]) -> bool:
         with self._lock:
             if self._closed:
                 work.close()
                 return False
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread = threading.Thread(target=self._run, args=(self._loop,), name=self._name, daemon=True)
                 self._thread.start()
-            self._loop.call_soon_threadsafe(self._task, work)
+            self._loop.call_soon_threadsafe(self._task, work, on_done)
         return True
 
-    def _task(self, work: Coroutine[Any, Any, None]) -> None:
-        assert self._loop is not None
-        task = self._loop.create_task(work)
+    def _task(self, work: Coroutine[Any, Any, Answer], on_done: Callable[[Answer], None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
-    def _run(self) -> None:
-        loop = self._loop
-        assert loop is not None
+        def over(task: asyncio.Task[Answer]) -> None:
+            self._tasks.discard(task)
+            on_done(_CANCELLED if task.cancelled() else task.result())
+
+        task.add_done_callback(over)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
@@ -239,11 +246,7 @@ class JsonChannels:
             loop.close()
 
 
-def _current() -> asyncio.Task[None]:
+def _current() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task is not None
     return task
-
-
-def _stopping() -> Answer:
-    return Answer(None, "CANCELLED", "this node is stopping, or the stream was closed", {}, sent=False)
