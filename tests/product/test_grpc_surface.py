@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 import queue
@@ -23,6 +24,7 @@ from coterie.proto.grpc_standard import HEALTH, REFLECTION, message
 from tests.product.management_world import wait_until
 
 PATIENCE = 20.0
+ANYWHERE = {"raft_addr": "127.0.0.1:0", "mem_bind": "127.0.0.1:0", "mgmt_addr": "127.0.0.1:0"}
 NAMES = {"raft_addr": "raftAddr", "node_id": "nodeId"}  # what go-cluster calls them
 Reply = dict[str, Any]
 
@@ -328,3 +330,49 @@ def test_a_node_without_a_leader_says_so_by_service_and_watchers_hear_of_the_lea
         unknown = channel.unary_stream(f"/{HEALTH}/Watch")(b"\x0a\x01x")
         assert response.FromString(next(unknown)).status == 3
         unknown.cancel()
+
+
+# -- a cluster whose management speaks gRPC -----------------------------------------------------------------------------------------------
+
+
+def test_three_nodes_with_grpc_on_the_management_address() -> None:
+    """The tutorial over gRPC: join at the leader whose address a follower names; both protocols in the metadata; followers pass on what is asked of them."""
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str, **options: Any) -> Cluster:
+            config = Config(node_id=name, mgmt_proto="grpc", app_handlers=Echo, **ANYWHERE, **options)
+            return stack.enter_context(Cluster(config))
+
+        def client(node: Cluster) -> Json:
+            return Json(stack.enter_context(grpc.insecure_channel(node.ref.addresses()["mgmt"])))
+
+        first = start("n1", bootstrap=True)
+        second, third = (start(name, seeds_csv=first.ref.addresses()["gossip"]) for name in ("n2", "n3"))
+        leader = first.ref.addresses()["mgmt"]
+        wait_until(lambda: all(node.status(local=True).leader_id == "n1" for node in (first, second, third)))
+        for name, node in (("n2", second), ("n3", third)):
+            join = {"id": name, "raft_addr": node.ref.addresses()["raft"]}
+            refused = client(third).call("cluster.v1.Management", "Join", **join)
+            assert refused == {"accepted": False, "leader": leader, "error": "not leader"}
+            with grpc.insecure_channel(refused["leader"]) as named:
+                assert Json(named).call("cluster.v1.Management", "Join", **join) == {"accepted": True}
+        follower = client(second)
+        wait_until(lambda: second.status().leader_id == "n1")
+        status = json.loads(follower.call("cluster.v1.Management", "GetStatus")["data"])
+        assert (status["LeaderID"], status["LeaderAddr"], status["AnsweredBy"]) == ("n1", leader, "n1")
+        for member in status["Members"]:
+            addresses = {"n1": first, "n2": second, "n3": third}[member["ID"]].ref.addresses()
+            assert {key: member["Meta"][key] for key in ("mgmt", "grpc", "http")} == {
+                "mgmt": addresses["grpc"], "grpc": addresses["grpc"], "http": addresses["http"]
+            }  # fmt: skip
+        assert follower.call("cluster.v1.Management", "AppWrite", op="o", data=b"x") == {"data": b"o:x"}
+        assert follower.call("cluster.v1.Management", "AppSync", topic="t", data=b"x") == {}
+        assert third.publish("t", b"y").seq == 2
+        assert [health(follower.channel, s) for s in ("", "cluster.v1.Management", "cluster.v1.Replication")] == [1, 1, 2]
+        dials = metrics(second)["go_cluster_grpc_conn_dials_total", ()]
+        assert follower.call("cluster.v1.Management", "AppWrite", op="o", data=b"x") == {"data": b"o:x"}
+        after = metrics(second)
+        assert after["go_cluster_grpc_conn_dials_total", ()] == dials == after["go_cluster_grpc_conn_active", ()] == 1
+        assert after["go_cluster_grpc_conn_reuse_total", ()] > 0
+        assert after["go_cluster_grpc_conn_evictions_total", ()] == 0
+        assert client(first).call("cluster.v1.Management", "Leave", id="n3") == {"accepted": True}
