@@ -68,6 +68,10 @@ def test_every_command_works_on_a_cluster_that_is_well(cluster: ProcessCluster) 
 
     wait_for(delivered, WAIT, "all nodes have had both records", every=0.1)
     assert clusterctl("probe", "ready", "--addr", addr).returncode == 0
+    for node in cluster.nodes:  # of the leader too, whoever is asked
+        for asked in cluster.nodes:
+            repeated = clusterctl("join", "--id", node.name, "--raft-addr", node.raft_addr, "--addr", asked.mgmt_addr)
+            assert (repeated.returncode, json.loads(repeated.stdout)) == (0, {"accepted": True}), repeated
     watched = clusterctl("members", "--addr", addr, "--watch=50ms", "--count", "2")
     assert [len(json.loads(line)["Members"]) for line in watched.stdout.splitlines()] == [3, 3]
 

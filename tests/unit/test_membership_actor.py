@@ -129,7 +129,10 @@ def test_a_node_that_comes_back_at_another_address_is_taken(cluster):
     cluster.nodes["n3"].stop()
     cluster.start("n3", [seed])
     moved = cluster.address("n3")
-    cluster.until(lambda: any(m.id == "n3" and m.addr == moved and m.state == "alive" for m in cluster.views["n2"].members))
+    for name in ("n1", "n2"):
+        cluster.until(lambda name=name: any(m.id == "n3" and m.addr == moved and m.state == "alive" for m in cluster.views[name].members))
+        warnings = cluster.nodes[name].ask(GetMembership(), timeout=PATIENCE).warnings
+        assert not any("n3" in warning for warning in warnings), "it moved, and nobody else has its name"
 
 
 def test_without_seeds_the_last_known_members_are_dialled(cluster, tmp_path):
