@@ -23,8 +23,35 @@ FOLDERS = ("actors", "benchmarks", "coterie", "deploy", "docs", "examples", "pro
 ELSEWHERE = {"coterie/log", "coterie/trace", "figures.json", "data.mdb", "lock.mdb", "node.json", "members.json"}
 # Names of go-cluster's API, for the page that maps them to ours.
 OF_GO_CLUSTER = set(
-    "ErrNotLeader LeaderCh AppWrite HandleWrite HandleRead HandleSync NodeID RaftAddr MemBind MemAdv MgmtAddr MgmtProto DiscoveryKind SeedsCSV DNSNamesCSV "
-    "DNSPort DiscRefresh FilePath FileEnv DataDir AppHandlers ReplWindow ReplRetry ReplBufferDir OnLeaderChange OnElectionStart OnElectionEnd".split()
+    [
+        "ErrNotLeader",
+        "LeaderCh",
+        "AppWrite",
+        "HandleWrite",
+        "HandleRead",
+        "HandleSync",
+        "NodeID",
+        "RaftAddr",
+        "MemBind",
+        "MemAdv",
+        "MgmtAddr",
+        "MgmtProto",
+        "DiscoveryKind",
+        "SeedsCSV",
+        "DNSNamesCSV",
+        "DNSPort",
+        "DiscRefresh",
+        "FilePath",
+        "FileEnv",
+        "DataDir",
+        "AppHandlers",
+        "ReplWindow",
+        "ReplRetry",
+        "ReplBufferDir",
+        "OnLeaderChange",
+        "OnElectionStart",
+        "OnElectionEnd",
+    ]
 )
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
