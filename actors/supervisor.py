@@ -88,6 +88,7 @@ class ClusterSupervisor(Actor):
         self._notes: dict[str, str] = {}
         self._fatal: CoterieError | None = None
         self._stopping = False
+        self.takes_leave = True  # False: it ends without a word to the others, as if its process had been killed
         self._metrics: MetricsDesk | None = None
         self._tracer_at: float | None = None
 
@@ -139,7 +140,7 @@ class ClusterSupervisor(Actor):
         self._stopping = True
         self._router.close()
         if self._rooms is not None:
-            self._rooms.say_good_bye(self._picture.raft, self._fatal is not None)
+            self._rooms.say_good_bye(self._picture.raft, self._fatal is not None or not self.takes_leave)
             self._rooms.close()
         TRACING.ends.drain(TRACING_PATIENCE)
         if not self.failed.done:

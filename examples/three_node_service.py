@@ -84,6 +84,12 @@ def http_server(cluster: Cluster, address: tuple[str, int]) -> ThreadingHTTPServ
     return ThreadingHTTPServer(address, Handler)
 
 
+def show_events(cluster: Cluster) -> None:
+    """What happens in the cluster, until the node stops; first what is so."""
+    for event in cluster.events():
+        print(f"EVENT type={type(event).__name__} term={event.term}", flush=True)
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The guide's microservice.")
     parser.add_argument("id", choices=sorted(PORTS))
@@ -100,15 +106,27 @@ def main() -> None:
     def on_leader_change(info: LeaderInfo) -> None:
         print(f"LEADER {info.id or '(none)'} term={info.term}", flush=True)
 
+    def on_election_start() -> None:
+        print("election started", flush=True)
+
+    def on_election_end(info: LeaderInfo) -> None:
+        print(f"election ended leader={info.id}", flush=True)
+
+    data_dir = options.data or f"/tmp/cluster-{options.id}"
     config = Config(
         node_id=options.id,
         raft_addr=f"127.0.0.1:{raft}",
         mem_bind=f"127.0.0.1:{gossip}",
         mgmt_addr=f"127.0.0.1:{mgmt}",
         seeds_csv="" if options.id == "n1" else options.seed,
-        data_dir=options.data or f"/tmp/cluster-{options.id}",
+        data_dir=data_dir,
+        repl_window=1024,
+        repl_retry=1.5,
+        repl_buffer_dir=f"{data_dir}/replbuf",
         bootstrap=options.id == "n1",
         on_leader_change=on_leader_change,
+        on_election_start=on_election_start,
+        on_election_end=on_election_end,
     )
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -116,7 +134,8 @@ def main() -> None:
     with Cluster(config, handler=Service.start()) as cluster:
         server = http_server(cluster, ("127.0.0.1", http))
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        print(f"READY {options.id} listening at :{http}; endpoints: /healthz /status /write /publish", flush=True)
+        threading.Thread(target=show_events, args=(cluster,), daemon=True).start()
+        print(f"READY {options.id} listening at :{http} — endpoints: /healthz /status /write /publish", flush=True)
         done.wait()
         server.shutdown()
         server.server_close()

@@ -91,6 +91,19 @@ def test_status_is_the_line_of_the_guide_on_every_node(services: Services) -> No
         )
 
 
+def test_callbacks_and_events_print_what_the_guide_says(services: Services) -> None:
+    first = services.running["n1"]
+    for line in ("election started", "election ended leader=n1", "LEADER n1 term=2", "EVENT type=LeaderChanged term=2"):
+        first.wait_line(lambda said, line=line: said == line)
+
+    def joins(name: str) -> int:
+        return sum(line.startswith("EVENT type=MemberJoin term=") for line in services.running[name].lines)
+
+    for name in NAMES:
+        wait_for(lambda name=name: joins(name) == 2, 20, f"{name} hears of both others")
+    assert (services.directory / "n1" / "replbuf").is_dir()
+
+
 def test_healthz_and_unknown_paths(services: Services) -> None:
     for name in NAMES:
         assert services.get(name, "/healthz") == (200, "ok")
@@ -171,6 +184,8 @@ def test_the_leader_leaves_the_stage_and_the_others_go_on(services: Services) ->
         program = services.running[name]
         wait_for(lambda name=name: services.get(name, "/status")[1].startswith(f"leader={leader}"), 10, f"{name} sees {leader}")
         program.wait_line(lambda line: line.startswith(f"LEADER {leader} term="))
+        program.wait_line(f"election ended leader={leader}")
+        program.wait_line("EVENT type=ElectionEnd term=")
         assert services.get(name, "/write")[0] == 200
     before = services.metric(leader, "go_cluster_repl_seq", topic="demo.topic") or 0
     assert services.get(left[0], "/publish") == (200, "ok")

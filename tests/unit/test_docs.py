@@ -168,10 +168,11 @@ def test_every_public_error_is_in_the_troubleshooting() -> None:
 
 def test_metrics_and_settings_named_in_the_pages_exist() -> None:
     metrics = declared(Metrics("n1").text().decode())
+    fixtures = definitions("coterie/pytest_plugin.py")
     for page in PAGES:
         for text in in_backticks(page):
             for name in re.findall(r"\b(?:coterie|go_cluster)_\w+", text):
-                assert {name, re.sub(r"_(bucket|count|sum)$", "", name)} & metrics.keys(), f"{page.name}: {name}"
+                assert {name, re.sub(r"_(bucket|count|sum)$", "", name)} & (metrics.keys() | fixtures), f"{page.name}: {name}"
     settings = {field.name for field in Config.__attrs_attrs__}
     for page in PAGES:
         for name in re.findall(r"`((?:repl|mgmt|mem|tls|disc|dns)_[a-z_]+)`", text_of(page)):
