@@ -72,11 +72,19 @@ class Tracing:
         self.on = False
         self.ends = _Ends()
         self._provider: Any = None
+        self._unusable = False
         self._tracer: trace.Tracer = trace.NoOpTracer()
 
     def look(self) -> bool:
         """Find out whether somebody traces now."""
-        provider = trace.get_tracer_provider()
+        if self._unusable:
+            return False
+        try:
+            provider = trace.get_tracer_provider()
+        except Exception as error:  # noqa: BLE001 - of any kind: OTEL_PYTHON_TRACER_PROVIDER names what cannot be loaded. Each further try would log it again
+            self._unusable = True
+            LOG.warning("nothing is traced: there is no tracer provider to be had: %r; look at OTEL_PYTHON_TRACER_PROVIDER", error)
+            return False
         if provider is not self._provider:
             self._provider = provider
             self._tracer = provider.get_tracer("coterie")

@@ -41,7 +41,12 @@ _OTLP: Final = {
 def start_tracing(node: str, console: bool, environ: Mapping[str, str] = os.environ) -> Callable[[], None]:
     """Trace as the flag and the environment ask for. -> what flushes and ends it. Raises CommandError."""
     names = exporters_wanted(console, environ)
-    present = trace.get_tracer_provider()
+    try:
+        present = trace.get_tracer_provider()
+    except Exception as error:  # noqa: BLE001 - of any kind: what a variable names cannot be loaded
+        raise CommandError(
+            f"OTEL_PYTHON_TRACER_PROVIDER={environ.get('OTEL_PYTHON_TRACER_PROVIDER')!r}: it cannot be loaded: {error!r}"
+        ) from None
     if not isinstance(present, trace.ProxyTracerProvider):  # whoever started us has set it, with exporters of its own
         if console and hasattr(present, "add_span_processor"):
             present.add_span_processor(SimpleSpanProcessor(LogExporter(node)))

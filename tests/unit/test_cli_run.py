@@ -21,6 +21,7 @@ from coterie.actors.errors import BindFailed, ConfigError, StorageError
 from coterie.actors.messages import LeaderChanged, MemberJoin, Subscribe
 from coterie.cli_run import configuration, describe, run_node
 from coterie.logs import BackgroundHandler
+from coterie.transport import logs
 
 PATIENCE = 10.0
 
@@ -234,7 +235,7 @@ def test_an_event_is_one_line() -> None:
     assert describe(MemberJoin(time=1.0, term=3, member_id="n2", addr="h:1")) == "MemberJoin term=3 member_id=n2 addr=h:1"
 
 
-def test_a_log_that_nobody_reads_holds_nobody_up_and_the_loss_is_counted() -> None:
+def test_a_log_that_nobody_reads_holds_nobody_up_and_the_loss_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     blocked, entered = threading.Event(), threading.Event()
 
     class Stuck:
@@ -250,6 +251,8 @@ def test_a_log_that_nobody_reads_holds_nobody_up_and_the_loss_is_counted() -> No
             pass
 
     stream = Stuck()
+    before = logs.backlog.dropped
+    monkeypatch.setattr(logs.backlog, "elsewhere", logs.backlog.elsewhere)
     handler = BackgroundHandler(stream, capacity=10)  # type: ignore[arg-type]
     record = logging.LogRecord("n", logging.INFO, "", 0, "text", (), None)
     handler.emit(record)
@@ -257,6 +260,7 @@ def test_a_log_that_nobody_reads_holds_nobody_up_and_the_loss_is_counted() -> No
     for _ in range(100):
         handler.emit(record)
     assert handler.dropped == 90
+    assert logs.backlog.dropped - before == 90  # as the status shows it
     blocked.set()
     handler.close()
     assert any("90 log records were dropped" in text for text in stream.written)

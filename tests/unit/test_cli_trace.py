@@ -80,3 +80,12 @@ def test_the_environment_says_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=pod-7")
     found = resource_of("n1").attributes
     assert (found["service.name"], found["service.instance.id"]) == ("shop", "pod-7")
+
+
+def test_a_provider_that_cannot_be_loaded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Any:
+        raise StopIteration
+
+    monkeypatch.setattr(trace, "get_tracer_provider", broken)
+    with pytest.raises(CommandError, match="OTEL_PYTHON_TRACER_PROVIDER='bogus'"):
+        start_tracing("n1", False, {"OTEL_PYTHON_TRACER_PROVIDER": "bogus"})

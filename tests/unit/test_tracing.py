@@ -391,3 +391,17 @@ def test_a_dead_letter_is_in_the_trace_of_its_record(traces: Traces, world: Worl
     (publish,) = traces.wait("publish t")
     assert seen[0].trace_id == publish.context.trace_id
     assert seen[0].span_id in {span.context.span_id for span in traces.all if span.name.startswith("deliver")}
+
+
+def test_a_provider_that_cannot_be_loaded_is_said_once_and_the_node_goes_on(later: Traces, monkeypatch: Any, caplog: Any) -> None:
+    asked = []
+
+    def broken() -> Any:
+        asked.append(1)
+        raise RuntimeError("no such entry point")
+
+    monkeypatch.setattr(trace, "get_tracer_provider", broken)
+    monkeypatch.setattr(TRACING, "_unusable", False)
+    assert [TRACING.look(), TRACING.look()] == [False, False]
+    assert len(asked) == 1
+    assert caplog.text.count("OTEL_PYTHON_TRACER_PROVIDER") == 1
