@@ -118,6 +118,11 @@ class Tls:
         files, said = self.state.files, []
         if self._problem:
             said.append(f"TLS of {self._name}: the files on disk cannot be used, and what was read before stays in force: {self._problem}")
+        if not files.vouched:
+            said.append(
+                f"TLS of {self._name}: the certificate in {self.settings.cert} is issued by no authority in {self.settings.ca}: "
+                "nodes that have the same authorities refuse it"
+            )
         for what, path, begin, end in (
             ("certificate", self.settings.cert, files.not_before, files.not_after),
             ("CA", self.settings.ca, files.ca_not_before, files.ca_not_after),

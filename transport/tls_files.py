@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import attrs
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
@@ -46,7 +46,7 @@ class TlsSettings:
 @attrs.define(frozen=True)
 class TlsFiles:
     """What the files hold, as bytes of PEM; empty where none is configured. not_before, not_after: of our own certificate; ca_not_before,
-    ca_not_after: of the authority that ends last."""
+    ca_not_after: of the authority that ends last. vouched: whether an authority of ours issued our own, so that who believes the same ones takes it."""
 
     ca: bytes = attrs.field(repr=False)
     chain: bytes = attrs.field(repr=False)
@@ -56,6 +56,7 @@ class TlsFiles:
     not_after: datetime.datetime | None = None
     ca_not_before: datetime.datetime | None = None
     ca_not_after: datetime.datetime | None = None
+    vouched: bool = True
 
 
 def signature(settings: TlsSettings) -> Signature:
@@ -83,11 +84,14 @@ def read_files(settings: TlsSettings, now: datetime.datetime, role: Role = "node
     if not settings.cert:
         return TlsFiles(ca, b"", b"", ca_not_before=begins, ca_not_after=ends)
     chain, key = _read("cert", settings.cert), _read("key", settings.key)
-    leaf = _certificates("cert", settings.cert, chain)[0]
+    ours = _certificates("cert", settings.cert, chain)
+    leaf = ours[0]
     _judge_time("cert", settings.cert, leaf, now)
     _judge_purpose(settings, leaf, role)
     _judge_key(settings, leaf, key)
-    return TlsFiles(ca, chain, key, leaf.subject.rfc4514_string(), leaf.not_valid_before_utc, leaf.not_valid_after_utc, begins, ends)
+    return TlsFiles(
+        ca, chain, key, leaf.subject.rfc4514_string(), leaf.not_valid_before_utc, leaf.not_valid_after_utc, begins, ends, _vouched(ours, ca)
+    )
 
 
 def _read(setting: str, path: str) -> bytes:
@@ -154,6 +158,19 @@ def _judge_key(settings: TlsSettings, leaf: x509.Certificate, data: bytes) -> No
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if key.public_key().public_bytes(*form) != leaf.public_key().public_bytes(*form):
         raise TlsFileError("key", settings.key, f"does not fit the certificate in {settings.cert!r}: give the key that it was issued for")
+
+
+def _vouched(chain: list[x509.Certificate], ca: bytes) -> bool:
+    """Whether an authority issued the last of the chain, or stands in it."""
+    return not ca or any(_issued(chain[-1], authority) or authority in chain for authority in x509.load_pem_x509_certificates(ca))
+
+
+def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):  # another's name, or another's key
+        return False
+    return True
 
 
 def _utc(moment: datetime.datetime) -> str:

@@ -163,9 +163,21 @@ def test_the_watching_thread_sees_a_change_by_itself(tmp_path: Path, authority: 
         tls.close()
 
 
-def test_an_expiring_certificate_is_warned_of_and_an_expired_one_too(tmp_path: Path, authority: Authority) -> None:
+def test_a_certificate_of_none_of_the_authorities_is_warned_of(tmp_path: Path, authority: Authority) -> None:
+    other = Authority("other")
+    assert "is issued by no authority in" in watched(Files(tmp_path / "1", other.pem, authority.issue())).warnings()[0]
+    same_name = Authority()
+    assert len(watched(Files(tmp_path / "2", same_name.pem, authority.issue())).warnings()) == 1
+    assert watched(Files(tmp_path / "3", other.pem + authority.pem, authority.issue())).warnings() == ()
+    leaf = authority.issue()
+    assert watched(Files(tmp_path / "4", authority.pem, Pair(leaf.cert + authority.pem, leaf.key))).warnings() == ()
+    assert watched(Files(tmp_path / "5", None, leaf)).warnings() == ()
+
+
+def test_an_expiring_certificate_is_warned_of_and_an_expired_one_too(tmp_path: Path) -> None:
     clock = Clock()
-    tls = watched(Files(tmp_path, Authority(ends=300 * 24 * HOUR).pem, authority.issue(begins=-HOUR, ends=99 * HOUR)), clock)
+    lasting = Authority(ends=300 * 24 * HOUR)
+    tls = watched(Files(tmp_path, lasting.pem, lasting.issue(begins=-HOUR, ends=99 * HOUR)), clock)
     assert tls.warnings() == ()
     clock.ahead = 85 * HOUR  # in its last fifth
     (text,) = tls.warnings()
