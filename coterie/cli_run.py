@@ -76,6 +76,9 @@ def run_node(given: Mapping[str, Any], log_level: str = "info", log_format: str 
 
 
 def _run(config: Config) -> None:
+    from coterie.transport.crowd import raise_descriptors
+
+    raise_descriptors()
     from coterie.actors.supervisor import ClusterSupervisor
 
     log = Log(f"coterie.{config.node_id}.node", config.node_id, "node")

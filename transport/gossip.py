@@ -4,8 +4,8 @@ Packets: one thread receives datagrams of up to 64 KiB, decodes them and calls `
 and tells at once when the local socket refuses, so that the caller can count a failed probe instead of waiting for an answer.
 
 Streams: one request a connection, then the answer, then the end. Outgoing ones (`push_pull`, `stream_ping`) block and belong on worker
-threads. Incoming ones get a thread each, at most `max_streams` at once; what comes beyond is closed and counted. Every stream has one deadline for
-all of it, so that a peer that drips bytes gains nothing.
+threads. Incoming ones get a thread each, at most `max_streams` at once; for what comes beyond, the one that has been silent for longest makes room, or it is
+closed (`crowd`), and counted. Every stream has one deadline for all of it, so that a peer that drips bytes gains nothing.
 
 A push/pull is answered first and merged afterwards, as Go nodes do it: the answer says nothing about acceptance. Input that a Go node
 answers with an error message is answered so here (the peer's log then tells its operator); other garbage is closed without a word.
@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from coterie.proto.errors import Stranger, WireError
 from coterie.proto.gossip_codec import decode_packet, encode_packet
@@ -27,6 +27,7 @@ from coterie.proto.gossip_messages import Ack, Err, Message, Ping, PushPull, Str
 from coterie.proto.gossip_security import Security
 from coterie.proto.gossip_stream import StreamDecoder, encode_stream
 from coterie.transport.addresses import Address, advertised, format_address, parse_address, plain_ip, resolve
+from coterie.transport.crowd import Crowd, places
 from coterie.transport.errors import BindError, StreamError
 from coterie.transport.limits import LOG, Complaints, Counters
 from coterie.transport.listener import Listener, bind_socket
@@ -39,6 +40,7 @@ MAX_STREAMS: Final = 128
 DATAGRAM_BYTES: Final = 64 << 10
 RECEIVE_BUFFER: Final = 2 << 20
 READ_BYTES: Final = 64 << 10
+LEAVING: Final = 32
 FREE_PORT_ATTEMPTS: Final = 32
 # After an error answer: how long and how much of the rest of a bad stream is read, so that a reset does not overtake the answer.
 LINGER: Final = 0.5
@@ -78,11 +80,11 @@ class GossipTransport:
         self._on_push_pull = on_push_pull
         self._name = name
         self._stream_timeout = stream_timeout
-        self._max_streams = max_streams
+        self._crowd = Crowd(places(max_streams))
         self._counts = Counters()
         self._complain = Complaints(f"{name}/gossip", self._counts)
         self._lock = threading.Lock()
-        self._streams: dict[socket.socket, threading.Thread] = {}
+        self._streams: dict[_Stream, threading.Thread] = {}
         self._closing = threading.Event()
         address = parse_address(bind)
         tcp, self._udp = _bind_both(address)
@@ -116,8 +118,8 @@ class GossipTransport:
         self._udp.close()
         with self._lock:
             streams = list(self._streams.items())
-        for sock, _ in streams:
-            hang_up(sock)
+        for stream, _ in streams:
+            stream.put_out()
         for _, thread in streams:
             thread.join()
 
@@ -223,33 +225,41 @@ class GossipTransport:
     # Incoming streams
 
     def _adopt(self, sock: socket.socket, peer: str) -> None:
+        stream = _Stream(sock, peer)
         with self._lock:
-            refused = self._closing.is_set() or len(self._streams) >= self._max_streams
-            if not refused:
-                thread = threading.Thread(target=self._serve, args=(sock, peer), name=f"{self._name}/gossip-stream", daemon=True)
-                self._streams[sock] = thread
-        if refused:
-            self._complain("streams refused", peer, f"{self._max_streams} are open already")
+            # Those that were put out end in threads of their own, which must not pile up either.
+            refused = self._closing.is_set() or len(self._streams) >= self._crowd.most + LEAVING
+        entered, put_out = (False, None) if refused else self._crowd.enter(stream)
+        if put_out is not None:
+            self._complain("silent streams put out", cast(_Stream, put_out).peer, f"{self._crowd.most} are open, and another wants in")
+        if not entered:
+            self._complain("streams refused", peer, f"{self._crowd.most} are open already")
             sock.close()
             return
+        thread = threading.Thread(target=self._serve, args=(stream,), name=f"{self._name}/gossip-stream", daemon=True)
+        with self._lock:
+            self._streams[stream] = thread
         self._counts.add("streams")
         try:
             thread.start()
         except RuntimeError as error:
-            self._forget(sock)
+            self._forget(stream)
             sock.close()
             self._complain("streams refused", peer, error)
 
-    def _forget(self, sock: socket.socket) -> None:
+    def _forget(self, stream: _Stream) -> None:
+        self._crowd.leave(stream)
         with self._lock:
-            self._streams.pop(sock, None)
+            self._streams.pop(stream, None)
 
-    def _serve(self, sock: socket.socket, peer: str) -> None:
+    def _serve(self, stream: _Stream) -> None:
+        sock, peer = stream.sock, stream.peer
         deadline = time.monotonic() + self._stream_timeout
         try:
             tune(sock)
             ip, port, *_ = sock.getpeername()
             message = _read_message(sock, StreamDecoder(self._security), deadline)
+            self._crowd.spoke(stream)
             self._answer(sock, message, (plain_ip(ip), port), deadline)
         except WireError as error:
             self._complain(f"streams of strangers: {error.reason}" if isinstance(error, Stranger) else "streams dropped", peer, error)
@@ -264,7 +274,7 @@ class GossipTransport:
             LOG.exception("%s: a stream of %s found no taker", self._name, peer)
         finally:
             sock.close()
-            self._forget(sock)
+            self._forget(stream)
 
     def _answer(self, sock: socket.socket, message: StreamMessage, source: tuple[str, int], deadline: float) -> None:
         answer = self._on_stream(message, source)
@@ -284,6 +294,18 @@ class GossipTransport:
             while rest > 0 and (data := sock.recv(READ_BYTES)):
                 rest -= len(data)
                 sock.settimeout(_left(deadline))
+
+
+class _Stream:
+    """One incoming stream, as a member of the crowd."""
+
+    __slots__ = ("peer", "sock")
+
+    def __init__(self, sock: socket.socket, peer: str) -> None:
+        self.sock, self.peer = sock, peer
+
+    def put_out(self) -> None:
+        hang_up(self.sock)
 
 
 def check_bind(bind: str) -> None:

@@ -28,6 +28,7 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn
 import grpc
 
 from coterie.transport.addresses import Address, parse_address
+from coterie.transport.crowd import places
 from coterie.transport.errors import BindError
 from coterie.transport.limits import LOG, Complaints, Counters
 from coterie.transport.listener import bind_socket
@@ -41,10 +42,17 @@ WORK_THREADS: Final = 32
 MAX_STREAMS: Final = 256
 SPARE_STREAM_THREADS: Final = 8  # they say no to the streams above MAX_STREAMS
 MAX_CALLS: Final = 2048
+MAX_METADATA: Final = 16 << 10  # bytes of a call's headers
+MAX_STREAMS_A_CONNECTION: Final = 1024
+MAX_CONNECTIONS: Final = 1024
 OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # else a second server on the same port would start, and take half of the calls
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_metadata_size", MAX_METADATA),
+    ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA),
+    ("grpc.max_concurrent_streams", MAX_STREAMS_A_CONNECTION),
+    ("grpc.max_connection_idle_ms", 300_000),  # without a call; who has one open is not idle
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -136,7 +144,8 @@ class GrpcServer:
         self._control = ThreadPoolExecutor(CONTROL_THREADS, thread_name_prefix=f"{prefix}grpc-control")
         self._work = ThreadPoolExecutor(work_threads, thread_name_prefix=f"{prefix}grpc-work")
         self._streams = ThreadPoolExecutor(max_streams + SPARE_STREAM_THREADS, thread_name_prefix=f"{prefix}grpc-stream")
-        self._server = grpc.server(self._work, options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+        options = (*OPTIONS, ("grpc.max_allowed_incoming_connections", places(MAX_CONNECTIONS)))
+        self._server = grpc.server(self._work, options=options, maximum_concurrent_rpcs=MAX_CALLS)
         for service, methods in services.items():
             handlers = {method: self._handler(spec) for method, spec in methods.items()}
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))

@@ -1,8 +1,10 @@
 """An ASGI application on a socket of its own, in a thread of its own: uvicorn, with what a port open to a network needs.
 
 Whoever can reach the port can try to hold it. So here
-- connections are bounded in number; one more is closed at once, and counted;
+- connections are bounded in number; for one more the silent one that has been there for longest makes room (`crowd`), or it is closed at once, and counted;
 - a connection that has begun no request within `HEAD_TIMEOUT` seconds is closed, and so is one that dribbles a request's head;
+- one that does not read its answer within `UNREAD_TIMEOUT` seconds is closed, and all unread answers together are bounded by `UNREAD_BYTES`;
+- one that goes on with a body after it has had its answer (a 413, say) has `LINGER` seconds for it;
 - what is no HTTP gets a 400 and the end, is counted, and is logged now and then, not once a packet;
 - with TLS, handshakes are bounded in time (`http_tls`); TLS where none is configured is refused by its first byte, and named so.
 Bodies are the application's to bound (`read_body`): it stops reading at the limit, and answers 413 without having stored more.
@@ -27,6 +29,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from coterie.proto.errors import TLS_HERE, TLS_RECORD
 from coterie.transport.addresses import Address, parse_address
+from coterie.transport.crowd import Crowd, places
 from coterie.transport.http_tls import TlsFront
 from coterie.transport.limits import Complaints, Counters
 from coterie.transport.listener import bind_socket
@@ -38,6 +41,9 @@ MAX_CONNECTIONS: Final = 1024
 HEAD_TIMEOUT: Final = 15.0
 BODY_TIMEOUT: Final = 15.0
 KEEP_ALIVE: Final = 75
+UNREAD_TIMEOUT: Final = 15.0
+UNREAD_BYTES: Final = 64 << 20
+LINGER: Final = 5.0
 STOP_TIMEOUT: Final = 1
 START_TIMEOUT: Final = 10.0
 
@@ -104,11 +110,12 @@ class HttpServer:
             pass
 
         Protocol.complain, Protocol.head_timeout = complain, head_timeout
+        Protocol.crowd, Protocol.unread = Crowd(places(MAX_CONNECTIONS)), set()
 
         def front(**made: Any) -> asyncio.Protocol:
             """What uvicorn makes for each connection."""
             assert tls is not None
-            return TlsFront(tls, made["server_state"].connections, MAX_CONNECTIONS, lambda: Protocol(**made), complain, head_timeout)
+            return TlsFront(tls, made["server_state"].connections, Protocol.crowd, lambda: Protocol(**made), complain, head_timeout)
 
         config = uvicorn.Config(
             app,
@@ -153,28 +160,44 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.put_out()  # type: ignore[union-attr]  # ours: it waits for a peer that does not read
+        await asyncio.sleep(0)  # so that they hear of their end
+
 
 class _BoundedProtocol(H11Protocol):
-    """One connection, with a bound on how long it may go without a whole request head."""
+    """One connection, with a bound on how long it may go without a whole request head, and without reading its answers."""
 
     complain: Complaints
     head_timeout: float
+    crowd: Crowd
+    unread: set[_BoundedProtocol]  # those whose peer does not take what is written
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = _WIRE_LOG
         self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
         self._refused = False
+        self._known = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= MAX_CONNECTIONS:
-            peer = transport.get_extra_info("peername")
-            self.complain("connections refused", peer, f"{MAX_CONNECTIONS} are open")
+        peer = transport.get_extra_info("peername")
+        entered, put_out = self.crowd.enter(self)
+        if put_out is not None:
+            self.complain("silent connections put out", peer, f"{self.crowd.most} are open, and this one wants in")
+        if not entered:
+            self.complain("connections refused", peer, f"{self.crowd.most} are open")
             self._refused = True
             transport.abort()
             return
         super().connection_made(transport)
         self._await_head()
+
+    def put_out(self) -> None:
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -186,11 +209,18 @@ class _BoundedProtocol(H11Protocol):
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
             self._await_head()
+        elif self.conn.their_state is h11.SEND_BODY and self._answered:
+            self._await_end()
         else:
             self._forget_timer()
+        if not self._known and self.cycle is not None:  # a whole head was read
+            self._known = True
+            self.crowd.spoke(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_timer()
+        self.resume_writing()
+        self.crowd.leave(self)
         if not self._refused:
             super().connection_lost(exc)
 
@@ -198,9 +228,19 @@ class _BoundedProtocol(H11Protocol):
         self.complain("garbage", self.client, msg)
         super().send_400_response(msg)
 
+    @property
+    def _answered(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    # -- what it says ---------------------------------------------------------------------------------------------------------
+
     def _await_head(self) -> None:
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(self.head_timeout, self._lose_patience)
+
+    def _await_end(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(LINGER, self._lose_patience)
 
     def _forget_timer(self) -> None:
         if self._head_timer is not None:
@@ -209,6 +249,33 @@ class _BoundedProtocol(H11Protocol):
 
     def _lose_patience(self) -> None:
         self._head_timer = None
-        if self.conn.their_state is h11.IDLE and (self.cycle is None or self.cycle.response_complete):
+        if self.conn.their_state is h11.IDLE and self._answered:
             self.complain("too slow", self.client, f"no whole request head within {self.head_timeout} s")
             self.transport.close()
+        elif self.conn.their_state is h11.SEND_BODY and self._answered:
+            self.complain("bodies without an end", self.client, f"it has its answer, and goes on with its body after {LINGER} s")
+            self.transport.abort()
+
+    # -- what it reads --------------------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """More waits to be read by the peer than is good."""
+        super().pause_writing()
+        self.unread.add(self)
+        if sum(one.transport.get_write_buffer_size() for one in self.unread) > UNREAD_BYTES:
+            self._give_up("the answers that nobody reads are too many")
+        elif self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(
+                UNREAD_TIMEOUT, self._give_up, f"it has not read its answer within {UNREAD_TIMEOUT} s"
+            )
+
+    def resume_writing(self) -> None:
+        self.unread.discard(self)
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+        super().resume_writing()
+
+    def _give_up(self, why: str) -> None:
+        self.complain("answers unread", self.client, why)
+        self.transport.abort()

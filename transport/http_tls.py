@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, cast
 
+from coterie.transport.crowd import Crowd
 from coterie.transport.limits import Complaints
 from coterie.transport.listener import peer_text
 from coterie.transport.tls import HANDSHAKE_TIMEOUT, Tls, explain
@@ -21,25 +22,30 @@ SHUTDOWN_TIMEOUT: Final = 1.0
 
 
 class TlsFront(asyncio.Protocol):
-    """connections: those of the server; most: how many may be open. serve(): makes the protocol of a connection that has shaken hands."""
+    """connections: those of the server; crowd: who may be inside. serve(): makes the protocol of a connection that has shaken hands."""
 
     def __init__(
-        self, tls: Tls, connections: set[Any], most: int, serve: Callable[[], asyncio.Protocol], complain: Complaints, timeout: float
+        self, tls: Tls, connections: set[Any], crowd: Crowd, serve: Callable[[], asyncio.Protocol], complain: Complaints, timeout: float
     ) -> None:
-        self._tls, self._connections, self._most, self._serve, self._complain = tls, connections, most, serve, complain
+        self._tls, self._connections, self._crowd, self._serve, self._complain = tls, connections, crowd, serve, complain
         self._timeout = min(timeout, HANDSHAKE_TIMEOUT)
+        self._raw: asyncio.Transport
         self._task: asyncio.Task[None] | None = None
         self._early: list[bytes] = []  # what came with the end of the handshake
         self._over: list[Exception | None] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         raw = cast(asyncio.Transport, transport)
-        if len(self._connections) >= self._most:
-            self._complain("connections refused", _peer(raw), f"{self._most} are open")
+        self._raw = raw
+        if not self._crowd.enter(self)[0]:
+            self._complain("connections refused", _peer(raw), f"{self._crowd.most} are open")
             raw.abort()
             return
         self._connections.add(self)
         self._task = asyncio.get_running_loop().create_task(self._upgrade(raw))
+
+    def put_out(self) -> None:
+        self._raw.abort()
 
     def shutdown(self) -> None:
         """The server stops."""
@@ -69,6 +75,7 @@ class TlsFront(asyncio.Protocol):
             return
         finally:
             self._connections.discard(self)
+            self._crowd.leave(self)
         if transport is None or self._over:
             self._complain("TLS: handshakes broken off", peer, "the other side hung up right after its handshake")
             return

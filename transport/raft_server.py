@@ -9,6 +9,7 @@ Rules:
 - what does not decode ends the connection without an answer, as a Go node does it;
 - memory is bounded: connections in number, one message by the decoder, half messages of all connections together by `HALF_BYTES`, requests
   without an answer per connection in number and bytes (then the connection is simply not read further: TCP tells the sender to wait);
+- strangers that have not said one whole request cannot shut the port (`crowd`), and have `NEWCOMERS` of the room for half messages among them.
 - with TLS, a connection that has not shaken hands within its time, or shows no certificate that our CA vouches for, ends before a byte of Raft is read.
 
 A thread a connection beat one thread with a selector: a leader's large batch is decoded while another peer's vote request is, and at
@@ -21,12 +22,13 @@ import socket
 import threading
 from collections.abc import Callable
 from itertools import count
-from typing import Final
+from typing import Final, cast
 
 from coterie.proto.errors import Stranger, WireError
 from coterie.proto.raft_messages import Header, Request
 from coterie.proto.raft_stream import SnapshotData
 from coterie.transport.addresses import Address, parse_address
+from coterie.transport.crowd import Crowd, places
 from coterie.transport.errors import TlsError
 from coterie.transport.limits import LOG, Complaints, Counters
 from coterie.transport.listener import Listener, bind_socket
@@ -41,7 +43,9 @@ MAX_CONNECTIONS: Final = 1024
 MAX_MESSAGE: Final = 64 << 20
 MAX_UNANSWERED: Final = 1024
 MAX_UNANSWERED_BYTES: Final = 64 << 20
-HALF_BYTES: Final = 256 << 20
+HALF_BYTES: Final = 128 << 20
+NEWCOMERS: Final = 0.25
+LEAVING: Final = 64
 READ_FIRST: Final = 16 << 10
 READ_MOST: Final = 256 << 10
 
@@ -64,7 +68,7 @@ class RaftServer:
         setting: str = "raft_addr",
         on_snapshot_data: Callable[[ReplyHandle, SnapshotData], None] | None = None,
         on_closed: Callable[[Header | None], None] | None = None,
-        max_connections: int = MAX_CONNECTIONS,
+        max_connections: int | None = None,
         max_message: int = MAX_MESSAGE,
         max_unanswered: int = MAX_UNANSWERED,
         max_half_bytes: int = HALF_BYTES,
@@ -82,9 +86,9 @@ class RaftServer:
         self.max_unanswered = max_unanswered
         self.backlog_bytes = backlog_bytes
         self._name = name
-        self._max_connections = max_connections
+        self.crowd = Crowd(places(MAX_CONNECTIONS) if max_connections is None else max_connections)
         self._max_half_bytes = max_half_bytes
-        self._half_bytes = 0
+        self._half_bytes = self._newcomers_bytes = 0
         self._lock = threading.Lock()
         self._connections: dict[_Connection, threading.Thread] = {}
         self._numbers = count(1)
@@ -113,27 +117,38 @@ class RaftServer:
         for _, thread in open_now:
             thread.join()
 
-    def hold(self, more: int) -> bool:
-        """Accounts for bytes of half messages (negative: released). False when all of them together pass the bound."""
+    def hold(self, more: int, newcomer: bool = False) -> bool:
+        """Accounts for bytes of half messages (negative: released). False when all of them together, or those of newcomers, pass the bound."""
         with self._lock:
             self._half_bytes += more
+            if newcomer:
+                self._newcomers_bytes += more
+                if more > 0 and self._newcomers_bytes > NEWCOMERS * self._max_half_bytes:
+                    return False
             return more <= 0 or self._half_bytes <= self._max_half_bytes
 
     def forget(self, connection: _Connection) -> None:
+        self.crowd.leave(connection)
         with self._lock:
             self._connections.pop(connection, None)
 
     def _adopt(self, sock: socket.socket, peer: str) -> None:
+        connection = _Connection(self, sock, peer, next(self._numbers), self._name)
         with self._lock:
-            refused = self._closing or len(self._connections) >= self._max_connections
-            if not refused:
-                connection = _Connection(self, sock, peer, next(self._numbers), self._name)
-                thread = threading.Thread(target=connection.run, name=f"{self._name}/raft-conn", daemon=True)
-                self._connections[connection] = thread
-        if refused:
-            self.complain("connections refused", peer, f"{self._max_connections} are open already")
+            # Those that were put out end in threads of their own, which must not pile up either.
+            refused = self._closing or len(self._connections) >= self.crowd.most + LEAVING
+        entered, put_out = (False, None) if refused else self.crowd.enter(connection)
+        if put_out is not None:
+            self.complain(
+                "silent connections put out", cast(_Connection, put_out).peer, f"{self.crowd.most} are open, and another wants in"
+            )
+        if not entered:
+            self.complain("connections refused", peer, f"{self.crowd.most} are open already")
             sock.close()
             return
+        thread = threading.Thread(target=connection.run, name=f"{self._name}/raft-conn", daemon=True)
+        with self._lock:
+            self._connections[connection] = thread
         self.counts.add("connections")
         try:
             thread.start()
@@ -153,6 +168,7 @@ class _Connection:
         self._out = OutStream(sock, f"{name}/raft-conn", server.backlog_bytes)
         self._serving = Serving(self._out.send, server.on_request, server.on_snapshot_data, server.counts, peer, number, server.max_message)
         self._held = 0
+        self._known = False
 
     def run(self) -> None:
         try:
@@ -175,6 +191,8 @@ class _Connection:
         self._serving.end()
         hang_up(self._sock)
 
+    put_out = end
+
     def _secured(self, tls: Tls) -> Callable[[int], bytes]:
         return TlsReader(self._sock, accept_tls(self._sock, tls, self._server.handshake_timeout), self._out).recv
 
@@ -193,9 +211,13 @@ class _Connection:
             self._server.complain("cut off", self.peer, f"{serving.half} bytes of a request came, then the end")
 
     def _hold(self, half: int) -> bool:
+        if not self._known and self._serving.header is not None:
+            self._server.hold(-self._held, newcomer=True)
+            self._held, self._known = 0, True
+            self._server.crowd.spoke(self)
         more = half - self._held
         self._held = half
-        return not more or self._server.hold(more)
+        return not more or self._server.hold(more, not self._known)
 
     def _finish(self) -> None:
         self._serving.end()

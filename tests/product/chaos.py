@@ -1,6 +1,7 @@
-"""The long campaign on real processes: `python -m tests.product.chaos [--rounds N] [--minutes M] [--records N] [--seed S]`.
+"""The long campaign on real processes: `python -m tests.product.chaos [--rounds N] [--minutes M] [--records N] [--siege S] [--seed S]`.
 
-Three parts: leaders killed under load, round after round; records of all sizes from three publishers at once; and, for some minutes, a random
+Four parts: leaders killed under load, round after round; records of all sizes from three publishers at once; hostile clients on each port of the leader, one kind
+after the other; and, for some minutes, a random
 mix of SIGKILL, SIGSTOP, restarts and leaders that hand over, each followed by the question whether the cluster goes on. After each part everything
 acknowledged must stand on every node where its seq says. A violation ends the campaign with exit code 1; the directory with the nodes' data, deliveries,
 outcomes and logs is kept, and named.
@@ -20,6 +21,7 @@ import time
 import traceback
 from pathlib import Path
 
+from tests.product.assault import hostile_clients
 from tests.product.checks import check_delivered_once, check_outcomes, check_same
 from tests.product.failover import MOST_SECONDS, first_write, kill_leader_under_load
 from tests.product.nodes import CommandFailed, Node, ProcessCluster, process_cluster
@@ -160,6 +162,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="leaders killed under load")
     parser.add_argument("--records", type=int, default=10_000, help="of uniform size up to 256 KiB")
     parser.add_argument("--minutes", type=float, default=5, help="of random faults")
+    parser.add_argument("--siege", type=float, default=10, help="seconds of each kind of hostile client on each port")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the random faults")
     given = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="coterie-chaos-"))
@@ -167,9 +170,10 @@ def main() -> None:
     parts = {
         "leaders": lambda directory: leaders_killed(directory, given.rounds),
         "records": lambda directory: records_of_all_sizes(directory, given.records),
+        "siege": lambda directory: hostile_clients(directory, given.siege, tell),
         "faults": lambda directory: faults_of_all_kinds(directory, given.minutes, given.seed),
     }
-    wanted = {"leaders": given.rounds, "records": given.records, "faults": given.minutes}
+    wanted = {"leaders": given.rounds, "records": given.records, "siege": given.siege, "faults": given.minutes}
     summary = []
     for name, part in parts.items():
         if not wanted[name]:

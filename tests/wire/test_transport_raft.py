@@ -294,6 +294,9 @@ def test_half_messages_of_all_connections_share_one_bound(serve):
     server = serve(max_half_bytes=300_000)
     half = encode_request(append(1, [Entry(8, 1, 0, bytes(1 << 20))]))[:200_000]
     with connected(server.port) as one, connected(server.port) as other:
+        for sock in (one, other):  # who has said something whole may use all of the room
+            sock.sendall(encode_request(vote(5)))
+            assert sock.recv(1 << 16) == encode_response(answer(vote(5)))
         one.sendall(half)
         eventually(lambda: server.counters()["half bytes now"] == len(half), "the first half message is held")
         other.sendall(half)
