@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pykka
@@ -50,6 +51,7 @@ from coterie.actors.raft.actor import RaftActor, SetSink
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.log import RaftLog
 from coterie.actors.raft.memory_log import MemoryLog
+from coterie.actors.raft.recovery import check_start, finish_installation
 from coterie.actors.raft.settings import Settings
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
@@ -85,6 +87,7 @@ class Rooms:
         self.metrics = Metrics(config.node_id, __version__)
         self.health = HealthBoard()
         self.app_handler: Any = None
+        self._snapshots: Path | None = None
         self.tls: Tls | None = None
         self._closing: list[Callable[[], object]] = []  # what is open, latest last
         self._closing_since = 0.0
@@ -143,6 +146,7 @@ class Rooms:
         durable = LmdbBuffer.open(directory.buffer_path(config.repl_buffer_dir), directory.identity)
         self._closing.append(durable.close)
         self.stores = {"raft": log, "buffer": durable}
+        self._snapshots = directory.path
         return directory, log, durable
 
     def _open_management(self) -> None:
@@ -192,6 +196,9 @@ class Rooms:
 
     def _open_raft(self, log: RaftLog, buffer: ReplicationBuffer) -> Ref:
         config = self.config
+        if finish_installation(log, buffer.mark()):
+            self._supervisor_log().warning("finished the installation of a snapshot that an earlier life of this node had begun")
+        check_start(log, buffer.load().applied[0])
         self._replication = Replication(
             config.node_id,
             buffer,
@@ -200,6 +207,7 @@ class Rooms:
             lambda event: self.events.send(Emit(event)),
             follow_link=self.wires.follow_link,
             past=lambda index: _entries_up_to(log, index),
+            snapshots=self._snapshots,
             limits=Limits(
                 request_timeout=config.request_timeout,
                 max_payload=config.max_payload,
@@ -215,7 +223,11 @@ class Rooms:
             on_crash=self._on_crash,
         )
         settings = Settings(
-            heartbeat_timeout=config.heartbeat_timeout, election_timeout=config.election_timeout, lease_timeout=config.lease_timeout
+            heartbeat_timeout=config.heartbeat_timeout,
+            election_timeout=config.election_timeout,
+            lease_timeout=config.lease_timeout,
+            trailing_entries=config.trailing_entries,
+            trailing_bytes=config.trailing_bytes,
         )
         self.raft = self._start(
             RaftActor,
@@ -225,6 +237,7 @@ class Rooms:
             settings,
             applied=self._replication.applied[0],
             bootstrap=config.bootstrap,
+            snapshots=self._snapshots,
             wait_for_sink=True,
             tls=self.tls,
             observe=self._raft_changed,

@@ -8,7 +8,7 @@ instead of letting anybody look into it. What is made for every record or entry 
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import attrs
 
@@ -411,6 +411,37 @@ class Appended:
 
     def __init__(self, items: list[tuple[Any, int]]) -> None:
         self.items = items
+
+
+@attrs.define(frozen=True)
+class TakeSnapshot:
+    """Ask the publisher, who may take long. -> Snapshot: what the state machine is now."""
+
+
+@attrs.define(frozen=True)
+class Snapshot:
+    """The state machine as of the entry (index, term): `size` bytes in the file `content`, which stands at its beginning and is the taker's to close."""
+
+    index: int
+    term: int
+    content: IO[bytes]
+    size: int
+
+
+@attrs.define(frozen=True)
+class InstallSnapshot:
+    """Ask the publisher: put the snapshot in `content`, which ends with the entry (index, term), in the place of the state machine, and keep `mark` beside it. ->
+    True when that is on the disk; an InvalidRequest says what is wrong with the content. The publisher closes the file."""
+
+    content: IO[bytes]
+    index: int
+    term: int
+    mark: bytes
+
+
+@attrs.define(frozen=True)
+class MakeDurable:
+    """Ask the publisher. -> the index up to which the state machine is sure to survive a failure of power."""
 
 
 class ProposalsFailed:

@@ -68,7 +68,7 @@ class Serving:
         self,
         send: Callable[[bytes], bool],
         on_request: Callable[[ReplyHandle, Request], None],
-        on_snapshot_data: Callable[[ReplyHandle, SnapshotData], None] | None,
+        on_snapshot_data: Callable[[ReplyHandle, SnapshotData | None], None] | None,
         counts: Counters,
         peer: str,
         number: int,
@@ -134,6 +134,12 @@ class Serving:
             self._half = 0
             self._unanswered.clear()
             self._room.notify_all()
+
+    def cut_off(self) -> None:
+        """In the thread of `feed`, when nothing more will come: whoever was getting a snapshot's data hears that it ends here."""
+        handle, self._snapshot = self._snapshot, None
+        if handle is not None and self._on_snapshot_data is not None:
+            self._on_snapshot_data(handle, None)
 
     def _take(self, request: Request, size: int) -> None:
         self.header = request.header

@@ -54,7 +54,8 @@ class RaftServer:
     """Listens on `bind` and serves the Raft RPCs.
 
     on_request(handle, request): called in a connection's thread, one at a time for a connection, in order; must not block.
-    on_snapshot_data(handle, data): the pieces behind a SnapshotRequest; without it they are dropped (and counted).
+    on_snapshot_data(handle, data): the pieces behind a SnapshotRequest, None when the connection ends before the last; it may block, and holds up its connection
+        alone. Without it they are dropped (and counted).
     on_closed(header): a connection ended; `header` is that of its last request, None when it never said one.
     Raises AddressError, BindError.
     """
@@ -66,7 +67,7 @@ class RaftServer:
         *,
         name: str = "raft",
         setting: str = "raft_addr",
-        on_snapshot_data: Callable[[ReplyHandle, SnapshotData], None] | None = None,
+        on_snapshot_data: Callable[[ReplyHandle, SnapshotData | None], None] | None = None,
         on_closed: Callable[[Header | None], None] | None = None,
         max_connections: int | None = None,
         max_message: int = MAX_MESSAGE,
@@ -221,6 +222,7 @@ class _Connection:
 
     def _finish(self) -> None:
         self._serving.end()
+        self._serving.cut_off()
         self._hold(0)
         if self._out.overflowed:
             self._server.complain("answers unread", self.peer, "the connection was closed: its peer does not read")

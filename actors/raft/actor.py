@@ -15,6 +15,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from coterie.actors.base import LATER, Actor, Crash, Ref
@@ -43,6 +44,7 @@ from coterie.actors.raft.log import RaftLog
 from coterie.actors.raft.node import Role
 from coterie.actors.raft.ready import Ready
 from coterie.actors.raft.settings import Settings
+from coterie.actors.raft.snapshot_desk import SnapshotDesk
 from coterie.actors.raft.views import raft_view
 from coterie.proto.gotime import from_unix
 from coterie.proto.raft_messages import Configuration, Header, Server
@@ -72,6 +74,7 @@ class RaftActor(Actor):
     wait_for_sink: what is committed is kept until `SetSink` says who gets it; otherwise, and without a sink, entries count as applied when they are
     committed.
     observe(view, events): called in this thread when role, term, leader or configuration changed; must not block. `events` are the core's.
+    snapshots: where snapshots that come in are kept until they are installed; None: the system's place for temporary files.
     on_stored(seconds): called in this thread after each transaction of the log, with the time it took; must not block.
     Start-up errors (a port in use, a damaged log) go to `started`, a future that resolves with the advertised address.
     """
@@ -92,6 +95,7 @@ class RaftActor(Actor):
         observe: Callable[[RaftView, list[Any]], object] | None = None,
         on_stored: Callable[[float], object] | None = None,
         on_crash: Callable[[Crash], None] | None = None,
+        snapshots: Path | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__(node_id, on_crash)
@@ -111,6 +115,7 @@ class RaftActor(Actor):
         self._look_for_silent = False
         self._server: RaftServer | None = None
         self._links: Links | None = None
+        self._desk = SnapshotDesk(node_id, log, settings, snapshots, self._ask_sink, self._post, self.log, tls)
 
     # -- start and stop -------------------------------------------------------------------------------------------------------
 
@@ -125,13 +130,14 @@ class RaftActor(Actor):
         self._after()
 
     def _set_up(self) -> None:
-        tell = self._post
+        tell, desk = self._post, self._desk
         try:
             self._server = RaftServer(
                 self._bind,
-                lambda handle, request: tell((REQUEST, handle, request)),
+                lambda handle, request: tell((REQUEST, handle, request, desk.begins(handle, request))),
                 name=self.node,
                 tls=self._tls,
+                on_snapshot_data=desk.data,
             )
         except (BindError, AddressError) as error:
             raise BindFailed(str(error)) from error
@@ -151,6 +157,7 @@ class RaftActor(Actor):
             )
         except refusals.LogBehindState as refusal:
             raise StorageError(str(refusal)) from refusal
+        desk.core = self.core
         self._decisions = Decisions(self.core, self._identify)
         if self._bootstrap and log.last_index == 0 and log.hard_state().term == 0:
             self.core.bootstrap(Configuration((self._me,)), now)
@@ -220,9 +227,13 @@ class RaftActor(Actor):
     def _from_transport(self, message: tuple[Any, ...]) -> None:
         what, now = message[0], time.monotonic()
         if what == REQUEST:
-            self.core.request(message[1], message[2], now)
+            wanted = self.core.request(message[1], message[2], now)
+            if message[3] is not None:
+                message[3].set(wanted)
         elif what == _IDENTIFIED:
             self._decisions.identified(*message[1:])
+        elif self._desk.takes(what):
+            self._desk.handle(*message)
         elif self._links is not None and self._links.current(message[1], message[2]):
             if what == RESPONSE:
                 self.core.response(message[1], message[3], message[4], now)
@@ -284,6 +295,10 @@ class RaftActor(Actor):
             while (ready := self.core.ready()) is not None:
                 self._work(ready)
             deadline = min(self.core.deadline(), now + _POLL) if decisions.changes else self.core.deadline()
+        self._desk.look()
+        step = self._desk.compact(time.monotonic())
+        if step is not None:
+            deadline = min(deadline, step)
         silent = self._told_silent
         if self._look_for_silent:
             self._look_for_silent = False
@@ -302,6 +317,8 @@ class RaftActor(Actor):
             self._committed(ready)
         for send in ready.before:
             links.send(send)
+        if ready.snapshots:
+            self._desk.send(ready, Header(self._me.id, self._me.address))
         if ready.must_store:
             self._store(ready)
         for send in ready.after:
@@ -320,6 +337,8 @@ class RaftActor(Actor):
     def _store(self, ready: Ready) -> None:
         log, on_stored = self._raft_log, self._on_stored
         started = time.monotonic()
+        if ready.mark is not None:
+            self._desk.replace_log(ready.mark)
         log.append(ready.entries, ready.hard_state, ready.truncate_from)
         if on_stored is not None:
             on_stored(time.monotonic() - started)
@@ -340,6 +359,11 @@ class RaftActor(Actor):
             self._kept.extend(committed)
         elif sink is None:
             self.core.applied_to(committed[-1][0].index)
+
+    def _ask_sink(self, question: Any) -> LightFuture | None:
+        """Ask the state machine; any thread. None while there is none."""
+        sink = self._sink
+        return sink.ask(question, block=False) if sink is not None else None
 
     def _set_sink(self, ref: Ref) -> None:
         self._sink = ref
@@ -402,5 +426,6 @@ class RaftActor(Actor):
         assert self._server is not None and self._links is not None
         counters = self._counts | self.core.counters()
         counters.update({f"raft server: {reason}": count for reason, count in self._server.counters().items()})
+        counters.update(self._desk.counters())
         counters.update({f"raft links: {reason}": count for reason, count in self._links.counters().items()})
         return raft_view(self.core, self._id, time.monotonic(), counters)

@@ -28,6 +28,12 @@ class Handout:
         while self._chunks and self._chunks[0][0] <= index:
             self._bytes -= self._chunks.popleft()[1]
 
+    def reset(self, index: int) -> None:
+        """The state machine was replaced by a snapshot that ends with entry `index`."""
+        self._handed = self.applied = index
+        self._chunks.clear()
+        self._bytes = 0
+
     def has_more(self) -> bool:
         """Will `take` give something?"""
         node, settings = self._node, self._node.settings

@@ -37,10 +37,16 @@ class LogCache:
         self._unsaved_from = self.last_index + 1
         self._truncate_from: int | None = None
         self.generation = 0
+        self._base = (0, 0)  # (index, term) of the snapshot that replaced the log, if one did in this life
 
     @property
     def first_index(self) -> int:
-        return self._reader.first_index
+        return max(self._reader.first_index, self._base[0] + 1)
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all entries that came into the log since the start, but those that were cut off again."""
+        return self._ends[-1] if self._ends else self._total_before
 
     @property
     def cached_bytes(self) -> int:
@@ -54,7 +60,9 @@ class LogCache:
             if index > self.last_index:
                 raise KeyError(index)
             return self._entries[index - self._first].term
-        return self._reader.term(index)
+        if index == 0:
+            return 0
+        return self._base[1] if index == self._base[0] else self._reader.term(index)
 
     def matches(self, index: int, term: int) -> bool:
         """Log matching (Raft paper, 5.3): is there an entry at `index`, and is it of `term`?"""
@@ -128,6 +136,18 @@ class LogCache:
             self._truncate_from = index if self._truncate_from is None else min(index, self._truncate_from)
             self.generation += 1
         self.stored_index = min(self.stored_index, self.last_index)
+
+    def reset(self, index: int, term: int) -> None:
+        """A snapshot that ends with the entry (index, term) replaces the log. What was on its way to the disk is worth nothing any more."""
+        self._total_before = self.total_bytes
+        self._entries.clear()
+        self._ends.clear()
+        self._base = (index, term)
+        self.last_index, self.last_term = index, term
+        self.stored_index = 0
+        self._first = self._unsaved_from = index + 1
+        self._truncate_from = None
+        self.generation += 1
 
     @property
     def has_unsaved(self) -> bool:

@@ -15,13 +15,13 @@ from itertools import repeat
 from random import Random
 from typing import Final
 
-from coterie.actors.raft import election, following, replication
+from coterie.actors.raft import election, following, replication, snapshots
 from coterie.actors.raft.applying import Handout
-from coterie.actors.raft.log import HardState, LogReader
+from coterie.actors.raft.log import HardState, LogReader, SnapshotMark
 from coterie.actors.raft.membership import Change, changed
 from coterie.actors.raft.node import Handed, Node, Role, Transfer
 from coterie.actors.raft.progress import PeerView
-from coterie.actors.raft.ready import AppendToken, Ready, Token, VoteToken
+from coterie.actors.raft.ready import AppendToken, Ready, SnapshotToken, Token, VoteToken
 from coterie.actors.raft.refusals import (
     ChangeInProgress,
     LogBehindState,
@@ -54,9 +54,6 @@ __all__ = ["PeerView", "RaftCore"]
 
 SUPPORTED_VERSIONS: Final = (2, 3)
 UNSUPPORTED_VERSION: Final = "operation not supported with current protocol version"
-NO_SNAPSHOTS: Final = (
-    "this node does not take snapshots yet: start it with an empty data directory while the leader's log still begins at index 1"
-)
 
 _new_entry = tuple.__new__
 
@@ -93,13 +90,18 @@ class RaftCore:
 
     # -- inputs ------------------------------------------------------------------------------------------------------------------
 
-    def request(self, handle: object, message: Request, now: float) -> None:
-        """An RPC came in; its answer leaves in `Ready.replies` with the same handle, in the order of the calls."""
+    def request(self, handle: object, message: Request, now: float) -> bool:
+        """An RPC came in; its answer leaves in `Ready.replies` with the same handle, in the order of the calls. True: of a SnapshotRequest the content is
+        wanted, and its answer comes after `installed` or `not_installed`."""
         node = self._node
         node.now = now
-        node.replies.append((handle, self._answer(message)))
+        answer = self._answer(message)
+        if answer is None:
+            return True
+        node.replies.append((handle, answer))
+        return False
 
-    def _answer(self, message: Request) -> Response | RpcError:
+    def _answer(self, message: Request) -> Response | RpcError | None:
         node = self._node
         if message.header.version not in SUPPORTED_VERSIONS:
             node.counters["unsupported_versions"] += 1
@@ -114,8 +116,32 @@ class RaftCore:
             case TimeoutNowRequest():
                 return election.on_timeout_now(node, message)
             case SnapshotRequest():
-                node.counters["snapshots_refused"] += 1
-                return RpcError(NO_SNAPSHOTS, SnapshotResponse(node.header, node.term, success=False))
+                return snapshots.on_snapshot_request(node, message)
+
+    def installed(self, handle: object, mark: SnapshotMark, now: float) -> None:
+        """The state machine has been replaced by the snapshot that ends at `mark`, durably (or has got as far by itself)."""
+        node = self._node
+        node.now = now
+        if snapshots.install(node, mark):
+            self._handout.reset(mark.index)
+        node.replies.append((handle, SnapshotResponse(node.header, node.term, success=True)))
+
+    def not_installed(self, handle: object, reason: str, now: float) -> None:
+        """The content cannot be used."""
+        node = self._node
+        node.now = now
+        node.counters["snapshots_refused"] += 1
+        node.replies.append((handle, RpcError(reason, SnapshotResponse(node.header, node.term, success=False))))
+
+    def snapshot_sent(self, peer: str, token: SnapshotToken, index: int, message: Response | RpcError | None, now: float) -> None:
+        """How the sending of a snapshot up to `index` ended (None: no answer). What belongs to another session or term is dropped."""
+        node = self._node
+        node.now = now
+        progress = node.progress.get(peer)
+        if progress is None or (progress.session, node.term) != token:
+            node.counters["late_answers"] += 1
+            return
+        snapshots.on_snapshot_sent(node, progress, index, message)
 
     def response(self, peer: str, token: Token, message: Response | RpcError | None, now: float) -> None:
         """A request was answered, or failed (None). An answer to another session, term or membership than the present is dropped."""
@@ -274,7 +300,7 @@ class RaftCore:
         if node.transfer is not None:
             replication.check_transfer(node, node.transfer)
         replication.forget_departed(node)
-        if any(progress.waits_for_probe() for progress in node.progress.values()):
+        if any(progress.waits_for_probe() or progress.waits_for_snapshot() for progress in node.progress.values()):
             node.pump_wanted = True
         replication.pump(node)
         replication.speak(node)
@@ -288,7 +314,7 @@ class RaftCore:
         for progress in node.progress.values():
             if progress.connected:
                 moments.append(replication.speak_at(node, progress))
-                if progress.waits_for_probe():
+                if progress.waits_for_probe() or progress.waits_for_snapshot():
                     moments.append(progress.retry_at)
             if progress.removal_index:
                 moments.append(progress.removal_deadline)
@@ -310,11 +336,24 @@ class RaftCore:
         truncate_from, entries = node.log.take_unsaved()
         hard_state = HardState(node.term, node.voted_for) if node.hard_state_changed else None
         committed = self._handout.take()
-        ready = Ready(hard_state, truncate_from, entries, node.before, node.after, node.replies, committed, node.abandoned, node.events)
+        ready = Ready(
+            hard_state,
+            truncate_from,
+            entries,
+            node.before,
+            node.after,
+            node.replies,
+            committed,
+            node.abandoned,
+            node.events,
+            node.mark,
+            node.snapshots,
+        )
         if ready.must_store:
             node.hard_state_changed = False
             node.handed.append(Handed(node.log.last_index, node.log.last_term, node.log.generation, hard_state, node.now))
         node.before, node.after, node.replies, node.abandoned, node.events = [], [], [], [], []
+        node.mark, node.snapshots = None, []
         return ready
 
     def stored(self, last_index: int, last_term: int) -> None:
@@ -367,6 +406,11 @@ class RaftCore:
     @property
     def last_index(self) -> int:
         return self._node.log.last_index
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes that came into the log since the start; see `LogCache.total_bytes`."""
+        return self._node.log.total_bytes
 
     @property
     def stored_index(self) -> int:

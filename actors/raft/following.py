@@ -11,6 +11,8 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Final
 
+import attrs
+
 from coterie.actors.raft.node import Node, Role
 from coterie.proto.errors import WireError
 from coterie.proto.raft_codec import decode_configuration
@@ -40,7 +42,7 @@ class Unacceptable(Exception):
 
 def on_append_request(node: Node, request: AppendRequest) -> AppendResponse | RpcError:
     """AppendEntries (Raft paper, figure 2): also hashicorp's heartbeat, which matches anywhere, since it carries neither prev nor commit."""
-    if _is_strange(node, request.header):
+    if is_strange(node, request.header):
         node.counters["append_requests_of_strangers"] += 1
         return RpcError(f"{request.header.id!r} is no server of the configuration here, which has a leader of its own in term {node.term}")
     if request.term < node.term:
@@ -48,9 +50,10 @@ def on_append_request(node: Node, request: AppendRequest) -> AppendResponse | Rp
     if request.term == node.term and node.role is Role.LEADER:
         node.counters["second_leader_of_term"] += 1
         return RpcError(f"term {node.term} is led by {node.me.id}, which is this server")
-    _follow(node, request)
+    follow(node, request.header, request.term)
     if request.prev_index or request.entries:
         node.leader_reaches = max(request.commit, request.prev_index + len(request.entries or ()))
+    request = _above_the_start(node, request)
     refusal = _mismatch(node, request)
     if refusal is not None:
         return refusal
@@ -62,7 +65,7 @@ def on_append_request(node: Node, request: AppendRequest) -> AppendResponse | Rp
     return AppendResponse(node.header, node.term, node.log.last_index, success=True)
 
 
-def _is_strange(node: Node, sender: Header) -> bool:
+def is_strange(node: Node, sender: Header) -> bool:
     """Is a server that no configuration here lists telling us to follow it, while we have a leader that lives?
 
     It may be a true leader whose configuration we lack: then our own leader falls silent, and we follow it a heartbeat time-out later. But it may
@@ -79,12 +82,12 @@ def _is_strange(node: Node, sender: Header) -> bool:
     return node.leader_is_alive() and (node.leader is None or node.leader.id != sender.id)
 
 
-def _follow(node: Node, request: AppendRequest) -> None:
+def follow(node: Node, header: Header, term: int) -> None:
     """The sender leads this term: there is no other (Raft paper, 5.2)."""
-    header, leader = request.header, node.leader
+    leader = node.leader
     node.leader_seen = node.now
-    if request.term > node.term or node.role is not Role.FOLLOWER:
-        node.become_follower(request.term, node.server_of(header), "another server leads a later term")
+    if term > node.term or node.role is not Role.FOLLOWER:
+        node.become_follower(term, node.server_of(header), "another server leads a later term")
     elif leader is None or leader.id != header.id or leader.address != header.address:
         node.set_leader(node.server_of(header))
         node.reset_election_timer()
@@ -93,6 +96,17 @@ def _follow(node: Node, request: AppendRequest) -> None:
     if node.voted_for == node.me.id:
         # Its own candidacy in this term is over. That nobody else gets its vote in it stays true, and `decides_alone` must not take it for a vote that won.
         node.vote_for(header.id or header.address)
+
+
+def _above_the_start(node: Node, request: AppendRequest) -> AppendRequest:
+    """The part of the request that this log still has. What was compacted away is committed, so the leader's entries there are the same."""
+    entries, start = request.entries or (), node.log.first_index - 1
+    if request.prev_index >= start or not (request.prev_index or entries):
+        return request
+    if request.prev_index + len(entries) <= start:
+        return attrs.evolve(request, prev_index=0, prev_term=0, entries=())
+    rest = tuple(entry for entry in entries if entry.index > start)
+    return attrs.evolve(request, prev_index=start, prev_term=node.log.term(start), entries=rest)
 
 
 def _mismatch(node: Node, request: AppendRequest) -> AppendResponse | None:

@@ -2,13 +2,13 @@
 
     meta            what this is and whose (`lmdb_env`); `hard_state`; `start`: first index and the term before it; `snapshot`, once there is one
     log             index (8 bytes, big-endian) -> sealed entry
-    configurations  index -> the same sealed record, for configuration entries only
+    configurations  index -> the same sealed record, for configuration entries only; below the first index the one that was in force there
 
 - Sync and metasync are on: what `append` returned for is on the disk, hard state and entries together or not at all.
 - The configuration entries stand in a table of their own, so that the one in force, or the one in force before a cut, is one seek away; and so
-  that compaction, when it comes, can leave the one that the snapshot stands on.
-- Compaction will raise `start`, delete the entries below it and write `snapshot` in one transaction; reading is ready for it: `term` knows the
-  term just before `first_index`, and nothing here assumes that a log begins at 1.
+  that compaction can leave the one that was in force where the log begins now.
+- `compact` raises `start`, deletes the entries below it and writes `snapshot` in one transaction; `reset` does the same to the whole log, for a snapshot
+  that came from elsewhere. `term` knows the term just before `first_index`, and nothing here assumes that a log begins at 1.
 - The ends of the log are in memory: an append reads nothing. The number of records must fit the two ends, so that a hole shows at opening.
 - A record that fails its CRC is a StorageError. There is no repair in place: the record may be one this server acknowledged, and a server
   that forgets must not vote (Raft paper, section 5: what servers respond from is on stable storage first).
@@ -22,21 +22,23 @@ from typing import TYPE_CHECKING, Final
 
 from coterie.actors.errors import StorageError
 from coterie.actors.lmdb_env import DEFAULT_MAP_BYTES, META, Identity, Layout, LmdbEnvironment, Usage, seal, unseal
-from coterie.actors.raft.log import HardState
+from coterie.actors.raft.log import HardState, SnapshotMark
 from coterie.actors.raft.log_format import (
     KEY_HARD_STATE,
+    KEY_SNAPSHOT,
     KEY_START,
     index_key,
     key_index,
     pack_entries,
     pack_hard_state,
+    pack_snapshot,
     pack_start,
     unpack_entry,
     unpack_hard_state,
     unpack_start,
 )
 from coterie.proto.errors import WireError
-from coterie.proto.raft_codec import decode_configuration
+from coterie.proto.raft_codec import decode_configuration, encode_configuration
 from coterie.proto.raft_messages import CONFIGURATION, Configuration, Entry
 
 if TYPE_CHECKING:
@@ -168,6 +170,45 @@ class LmdbLog:
         if hard_state is not None:
             self._hard_state = hard_state
 
+    def compact(self, index: int) -> None:
+        end, first = self._end[0], self._first
+        if index < first:
+            return
+        if index > end:
+            raise ValueError(f"index={index}: the log ends at {end}")
+
+        def work(transaction: Transaction) -> int:
+            term = self._entry_of(transaction, index).term
+            _delete_to(transaction, self._log, index)
+            cursor = transaction.cursor(db=self._configurations)
+            found = cursor.prev() if cursor.set_range(index_key(index + 1)) else cursor.last()
+            if found:
+                _delete_to(transaction, self._configurations, key_index(cursor.key()) - 1)
+            self._put_start(transaction, index, term)
+            return term
+
+        self._previous_term = self._environment.write(work)
+        self._first = index + 1
+
+    def reset(self, mark: SnapshotMark) -> None:
+        entry = Entry(mark.configuration_index, mark.term, CONFIGURATION, encode_configuration(mark.configuration))
+        ((key, value),) = pack_entries([entry], mark.configuration_index)
+
+        def work(transaction: Transaction) -> None:
+            for database in (self._log, self._configurations):
+                transaction.drop(database, delete=False)
+            transaction.put(key, value, db=self._configurations)
+            self._put_start(transaction, mark.index, mark.term)
+
+        self._environment.write(work)
+        self._previous_term = mark.term
+        self._first, self._end = mark.index + 1, (mark.index, mark.term)
+
+    def _put_start(self, transaction: Transaction, index: int, term: int) -> None:
+        """The log begins after `index`, which the state machine holds."""
+        for key, body in ((KEY_START, pack_start(index + 1, term)), (KEY_SNAPSHOT, pack_snapshot(index, term))):
+            transaction.put(key, seal(key, body), db=self._meta)
+
     def close(self) -> None:
         self._environment.close()
 
@@ -205,6 +246,14 @@ class LmdbLog:
         if index < self._first or not cursor.last() or index > key_index(cursor.key()):
             return KeyError(f"entry {index}: the log holds {self._first}..{self._end[0]}")
         return self._environment.damaged(f"the log: entry {index} is missing, it")
+
+
+def _delete_to(transaction: Transaction, database: Database, index: int) -> None:
+    """All up to `index`."""
+    cursor = transaction.cursor(db=database)
+    cursor.first()
+    while (key := cursor.key()) and key_index(key) <= index:
+        cursor.delete()
 
 
 def _delete_from(transaction: Transaction, database: Database, index: int) -> None:

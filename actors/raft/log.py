@@ -22,6 +22,16 @@ class HardState:
     voted_for: str = ""
 
 
+@attrs.define(frozen=True)
+class SnapshotMark:
+    """Where a snapshot ends: the last entry in it, and the configuration in force there, with the index of its entry."""
+
+    index: int
+    term: int
+    configuration_index: int
+    configuration: Configuration
+
+
 class LogReader(Protocol):
     """Stored entries, first_index..last_index inclusive; an empty log has last_index == first_index - 1 (0 and 1 when nothing was compacted)."""
 
@@ -58,6 +68,15 @@ class RaftLog(LogReader, Protocol):
         """Remove every entry from `truncate_from` on (none when that is beyond the end), add `entries` (consecutive from the then last index + 1),
         store `hard_state`: one transaction, on the disk when this returns. ValueError for a gap or a cut below first_index: nothing was changed.
         StorageError when the disk failed: nothing more may be written, every later append raises it again."""
+        ...
+
+    def compact(self, index: int) -> None:
+        """Remove the entries up to `index`, but for what is known of it: its term, and the configuration in force there. One transaction. Nothing happens
+        when they are gone already; ValueError when `index` is beyond the end."""
+        ...
+
+    def reset(self, mark: SnapshotMark) -> None:
+        """Put a snapshot in the place of every entry: the log is empty, and begins after `mark`. One transaction; the hard state stays."""
         ...
 
     def close(self) -> None: ...

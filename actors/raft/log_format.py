@@ -11,7 +11,9 @@ import zlib
 from collections.abc import Iterable
 from typing import Final
 
-from coterie.actors.raft.log import HardState
+from coterie.actors.raft.log import HardState, SnapshotMark
+from coterie.proto.errors import WireError
+from coterie.proto.raft_codec import decode_configuration, encode_configuration
 from coterie.proto.raft_messages import Entry
 
 # The first byte of an entry's body: the record version in the low four bits, the flags above.
@@ -23,10 +25,12 @@ _INDEX = struct.Struct(">Q")
 _CRC = struct.Struct(">I")
 _HEAD = struct.Struct(">BBBIQ")  # version and flags, kind, length of appended_at, length of extensions, term
 _HARD_STATE = struct.Struct(">BQ")  # version, term; then voted_for
+_MARK = struct.Struct(">BQQQ")  # version, index, term, index of the configuration; then the configuration
 _START = struct.Struct(">BQQ")  # version, first index, term of the entry before it
 
 KEY_HARD_STATE: Final = b"hard_state"
 KEY_START: Final = b"start"
+KEY_SNAPSHOT: Final = b"snapshot"
 
 index_key = _INDEX.pack
 
@@ -86,6 +90,28 @@ def unpack_hard_state(body: bytes) -> HardState:
     if version != _VERSION:
         raise ValueError(f"record version {version} is not known")
     return HardState(term, body[_HARD_STATE.size :].decode())
+
+
+def pack_snapshot(index: int, term: int) -> bytes:
+    """The last entry that is in the state machine alone."""
+    return _START.pack(_VERSION, index, term)
+
+
+def pack_mark(mark: SnapshotMark) -> bytes:
+    """What is kept beside a state machine that was made of a snapshot."""
+    return _MARK.pack(_VERSION, mark.index, mark.term, mark.configuration_index) + encode_configuration(mark.configuration)
+
+
+def unpack_mark(body: bytes) -> SnapshotMark:
+    """ValueError when it is none of ours."""
+    try:
+        version, index, term, configuration_index = _MARK.unpack_from(body)
+        configuration = decode_configuration(body[_MARK.size :])
+    except (struct.error, WireError) as error:
+        raise ValueError(f"the mark of a snapshot: {error}") from error
+    if version != _VERSION:
+        raise ValueError(f"record version {version} is not known")
+    return SnapshotMark(index, term, configuration_index, configuration)
 
 
 def pack_start(first_index: int, previous_term: int) -> bytes:

@@ -92,6 +92,11 @@ class Configurations:
         self._in_force()
         return True
 
+    def reset(self, index: int, configuration: Configuration) -> None:
+        """A snapshot that stands on this configuration replaces the log."""
+        self._history = [(index, configuration)]
+        self._in_force()
+
     def committed(self, commit: int) -> None:
         """A truncation never reaches below the commit index: what it cannot bring back is forgotten."""
         while len(self._history) > 1 and self._history[1][0] <= commit:

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import attrs
 
 from coterie.actors.raft.cache import LogCache
-from coterie.actors.raft.log import HardState, LogReader
+from coterie.actors.raft.log import HardState, LogReader, SnapshotMark
 from coterie.actors.raft.membership import Configurations
 from coterie.actors.raft.progress import Progress
-from coterie.actors.raft.ready import ConfigurationChanged, ElectionEnded, Event, LeaderChanged, LostLeadership, Send
+from coterie.actors.raft.ready import ConfigurationChanged, ElectionEnded, Event, LeaderChanged, LostLeadership, Send, SendSnapshot
 from coterie.actors.raft.settings import Settings
 from coterie.proto.raft_messages import Configuration, Header, Response, RpcError, Server
 
@@ -100,13 +100,23 @@ class Node:
         self.replies: list[tuple[object, Response | RpcError]] = []
         self.abandoned: list[object] = []
         self.events: list[Event] = []
+        self.mark: SnapshotMark | None = None
+        self.snapshots: list[SendSnapshot] = []
         self.handed: deque[Handed] = deque()
         self.reset_election_timer()
 
     def has_news(self) -> bool:
         """Is there anything in the outbox, or for the disk?"""
         return bool(
-            self.before or self.replies or self.log.has_unsaved or self.hard_state_changed or self.after or self.events or self.abandoned
+            self.before
+            or self.replies
+            or self.log.has_unsaved
+            or self.hard_state_changed
+            or self.after
+            or self.events
+            or self.abandoned
+            or self.mark is not None
+            or self.snapshots
         )
 
     # -- what it is --------------------------------------------------------------------------------------------------------------
@@ -211,6 +221,7 @@ class Node:
         self.events.append(LostLeadership(self.term, reason))
         self.leader_seen = self.now
         self.progress.clear()
+        self.snapshots.clear()
         self.transfer = None
         keep = max(0, self.commit - self.contexts_from + 1)
         self.abandoned += [context for context in self.contexts[keep:] if context is not None]

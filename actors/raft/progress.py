@@ -19,6 +19,8 @@ import attrs
 
 INITIAL_BACKOFF: Final = 0.01
 MAX_BACKOFF: Final = 1.0
+INITIAL_SNAPSHOT_BACKOFF: Final = 0.5
+MAX_SNAPSHOT_BACKOFF: Final = 30.0
 
 
 class ProgressState(enum.Enum):
@@ -67,6 +69,8 @@ class Progress:
         "removal_index",
         "retry_at",
         "session",
+        "snapshot_backoff",
+        "snapshot_under_way",
         "state",
         "step",
         "unanswered_heartbeats",
@@ -77,6 +81,7 @@ class Progress:
         self.contact = now  # when the latest request that was answered had been sent
         self.removal_index = 0  # above 0: no longer in the configuration since that entry
         self.removal_deadline = 0.0
+        self.snapshot_backoff = INITIAL_SNAPSHOT_BACKOFF
         self.begin(session, connected, next_index, now)
 
     def begin(self, session: int, connected: bool, next_index: int, now: float) -> None:
@@ -96,6 +101,7 @@ class Progress:
         self.optimistic = True
         self.retry_at = now
         self.backoff = INITIAL_BACKOFF
+        self.snapshot_under_way = False
 
     def probe(self, next_index: int) -> None:
         """Go back to asking one at a time; answers to what is in flight no longer steer."""
@@ -124,6 +130,20 @@ class Progress:
     def back_off(self, now: float) -> None:
         self.retry_at = now + self.backoff
         self.backoff = min(self.backoff * 2, MAX_BACKOFF)
+
+    def snapshot_installed(self, index: int) -> None:
+        """Its state machine is that of `index`; what it has of the log is to be found out."""
+        self.snapshot_backoff = INITIAL_SNAPSHOT_BACKOFF
+        self.match = max(self.match, index)
+        self.probe(self.match + 1)
+
+    def back_off_snapshot(self, now: float) -> None:
+        self.retry_at = now + self.snapshot_backoff
+        self.snapshot_backoff = min(self.snapshot_backoff * 2, MAX_SNAPSHOT_BACKOFF)
+
+    def waits_for_snapshot(self) -> bool:
+        """A snapshot is to be sent, now or after its back-off."""
+        return self.connected and self.state is ProgressState.SNAPSHOT and not self.snapshot_under_way
 
     def waits_for_probe(self) -> bool:
         """A probe is to be sent, now or after its back-off."""

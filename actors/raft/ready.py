@@ -2,8 +2,9 @@
 
 A shell works through each `Ready`, in the order in which it got them:
 
-1. send `before`;
-2. store `truncate_from`, `entries` and `hard_state` in one transaction; then call `RaftCore.stored`, once for each Ready with `must_store`;
+1. send `before`; begin to send each of `snapshots`, beside everything else;
+2. when there is a `mark`, replace the log by it; then store `truncate_from`, `entries` and `hard_state` in one transaction; then call
+   `RaftCore.stored`, once for each Ready with `must_store`;
 3. send `after`, answer `replies`;
 4. give `committed` to the state machine, fail `abandoned`, publish `events`.
 
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 import attrs
 
-from coterie.actors.raft.log import HardState
+from coterie.actors.raft.log import HardState, SnapshotMark
 from coterie.proto.raft_messages import (
     AppendRequest,
     Configuration,
@@ -61,6 +62,11 @@ class TransferToken(NamedTuple):
     term: int
 
 
+class SnapshotToken(NamedTuple):
+    session: int
+    term: int
+
+
 Token = AppendToken | VoteToken | TransferToken
 
 
@@ -71,6 +77,15 @@ class Send(NamedTuple):
     address: str
     request: AppendRequest | VoteRequest | PreVoteRequest | TimeoutNowRequest
     token: Token
+
+
+class SendSnapshot(NamedTuple):
+    """A peer needs entries that are compacted away: send it a snapshot, whichever the state machine can give now. How that ended comes back through
+    `RaftCore.snapshot_sent` with `token`, once."""
+
+    peer: str
+    address: str
+    token: SnapshotToken
 
 
 @attrs.define(frozen=True)
@@ -122,7 +137,8 @@ Event = LeaderChanged | ElectionStarted | ElectionEnded | BecameLeader | LostLea
 @attrs.define
 class Ready:
     """`committed` pairs each entry with the context of its proposal, None when this server did not propose it in this leadership.
-    `abandoned` are contexts of proposals whose outcome this server will not learn: it lost its leadership before they committed."""
+    `abandoned` are contexts of proposals whose outcome this server will not learn: it lost its leadership before they committed. `mark`: the state machine has
+    been replaced by a snapshot that ends there, and the log is to be, before anything else of this Ready is stored."""
 
     hard_state: HardState | None
     truncate_from: int | None
@@ -133,7 +149,9 @@ class Ready:
     committed: Sequence[tuple[Entry, object | None]]
     abandoned: list[object]
     events: list[Event]
+    mark: SnapshotMark | None = None
+    snapshots: Sequence[SendSnapshot] = ()
 
     @property
     def must_store(self) -> bool:
-        return bool(self.entries) or self.hard_state is not None or self.truncate_from is not None
+        return bool(self.entries) or self.hard_state is not None or self.truncate_from is not None or self.mark is not None

@@ -16,6 +16,7 @@ from __future__ import annotations
 from coterie.actors.raft.node import Node, Role, Transfer
 from coterie.actors.raft.progress import Progress, ProgressState
 from coterie.actors.raft.ready import AppendToken, BecameLeader, Send, TransferFailed, TransferToken
+from coterie.actors.raft.snapshots import need_snapshot
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import (
     CONFIGURATION,
@@ -100,15 +101,18 @@ def pump(node: Node) -> None:
             continue
         if progress.state is ProgressState.REPLICATE:
             _fill_window(node, progress, shared)
-        elif progress.waits_for_probe() and node.now >= progress.retry_at:
-            _probe(node, progress, shared)
+        elif node.now >= progress.retry_at:
+            if progress.waits_for_probe():
+                _probe(node, progress, shared)
+            elif progress.waits_for_snapshot():
+                need_snapshot(node, progress)
 
 
 def _fill_window(node: Node, progress: Progress, shared: Shared) -> None:
     settings, last = node.settings, node.log.last_index
     while progress.next <= last and progress.inflight < settings.max_inflight and progress.inflight_bytes < settings.max_inflight_bytes:
         if progress.next < node.log.first_index:
-            _need_snapshot(node, progress)
+            need_snapshot(node, progress)
             return
         _send_entries(node, progress, *_batch(node, progress.next, shared))
     if _owes_commit(node, progress) and node.now >= speak_at(node, progress):
@@ -118,16 +122,11 @@ def _fill_window(node: Node, progress: Progress, shared: Shared) -> None:
 def _probe(node: Node, progress: Progress, shared: Shared) -> None:
     """The first probe hopes that nothing is missing, and carries what is new; those after a mismatch only look for the place."""
     if progress.next < node.log.first_index:
-        _need_snapshot(node, progress)
+        need_snapshot(node, progress)
     elif progress.optimistic and progress.next <= node.log.last_index:
         _send_entries(node, progress, *_batch(node, progress.next, shared))
     else:
         _send_entries(node, progress, (), 0)
-
-
-def _need_snapshot(node: Node, progress: Progress) -> None:
-    progress.state = ProgressState.SNAPSHOT
-    node.counters["followers_behind_the_log"] += 1
 
 
 def _batch(node: Node, first: int, shared: Shared) -> tuple[tuple[Entry, ...], int]:

@@ -48,6 +48,9 @@ class Settings:
     max_unanswered_heartbeats: int = _count(4)
     cache_bytes: int = _count(8 * MIB)  # recent entries kept in memory; the collector of garbage walks all of them now and then
 
+    trailing_entries: int = _count(10_240)  # kept of what the state machine has, for followers that were away for a while
+    trailing_bytes: int = _count(64 * MIB)
+
     apply_chunk_entries: int = _count(2048)  # committed entries handed out in one Ready
     apply_chunk_bytes: int = _count(4 * MIB)
     apply_window_entries: int = _count(16384)  # handed out, but not yet applied

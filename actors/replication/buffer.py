@@ -17,7 +17,8 @@ ValueError and changes nothing: the state machine and its buffer disagree, which
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
@@ -66,6 +67,7 @@ class Remembered(NamedTuple):
 class BufferWrite:
     """What changes together. Applied in this order, whatever the order of the arguments:
 
+    restart: {topic: seq}: what was retained of the topic is dropped, and it goes on at `seq`, which is not below where it was.
     batches: each continues its topic (first_seq == next_seq); a topic not known before may begin anywhere from 1 on.
     topics: next_seq of topics after this write. Equal to where the batches led it is redundant; higher, without batches, it is a jump (a snapshot was
         restored): what was retained of that topic is dropped. Lower is a contradiction.
@@ -75,9 +77,11 @@ class BufferWrite:
     dedupe_add, dedupe_drop: message ids that enter the window at its end, and leave it (drops first).
     dedupe_limit: after that the oldest leave until no more than this many are left; None: no bound.
     roster: the document of the roster as of `applied`; None: as it was.
+    mark: what the log says of the snapshot that this write installs (bytes of the Raft room); None: as it was.
+    `batches` may be read several times.
     """
 
-    batches: Sequence[StoredBatch] = ()
+    batches: Iterable[StoredBatch] = ()
     topics: Mapping[str, int] = attrs.field(factory=dict)
     cursors: Mapping[str, int] = attrs.field(factory=dict)
     applied: tuple[int, int] | None = None
@@ -86,6 +90,8 @@ class BufferWrite:
     dedupe_limit: int | None = None
     trim: Sequence[tuple[str, int]] = ()
     roster: bytes | None = None
+    restart: Mapping[str, int] = attrs.field(factory=dict)
+    mark: bytes | None = None
 
 
 @attrs.define(frozen=True)
@@ -124,6 +130,18 @@ class ReplicationBuffer(Protocol):
         Empty when nothing is stored there yet. Gap when it is no longer retained."""
         ...
 
+    def frozen(self) -> AbstractContextManager[tuple[BufferState, Iterator[StoredBatch]]]:
+        """One state of the buffer, and all batches of it, topic by topic in order; whatever is written meanwhile. Any thread."""
+        ...
+
+    def mark(self) -> bytes | None:
+        """Of the last snapshot that was installed."""
+        ...
+
+    def sync(self) -> None:
+        """Make everything written so far survive a power failure."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -144,6 +162,13 @@ def extended(state: TopicState, batch: StoredBatch) -> TopicState:
         raise ValueError(f"{batch.topic!r}: a batch at seq {batch.first_seq}, the next is {next_seq}")
     first_seq = state.first_seq or batch.first_seq
     return TopicState(next_seq + batch.count, first_seq, state.cursor, state.batches + 1, state.size + len(batch.data))
+
+
+def restarted(topic: str, state: TopicState, seq: int) -> TopicState:
+    """The topic when it goes on at `seq`, without what was retained."""
+    if seq < max(1, state.next_seq):
+        raise ValueError(f"{topic!r}: goes on at {seq}, {state.next_seq} stored")
+    return TopicState(seq, seq, state.cursor)
 
 
 def declared(topic: str, state: TopicState, next_seq: int, has_batches: bool) -> TopicState:

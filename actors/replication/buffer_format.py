@@ -21,6 +21,7 @@ _APPLIED = struct.Struct(">BQQ")  # version, index, term
 
 KEY_APPLIED: Final = b"applied"
 KEY_ROSTER: Final = b"roster"
+KEY_MARK: Final = b"installed"
 
 batch_key = _BATCH_KEY.pack
 order_key = _ORDER.pack
@@ -83,11 +84,12 @@ def unpack_applied(body: bytes) -> tuple[int, int]:
     return index, term
 
 
-def pack_roster(document: bytes) -> bytes:
+def pack_document(document: bytes) -> bytes:
+    """The roster, or the mark of a snapshot: bytes that this room does not look into."""
     return bytes((_VERSION,)) + document
 
 
-def unpack_roster(body: bytes) -> bytes:
+def unpack_document(body: bytes) -> bytes:
     if not body:
         raise ValueError("an empty record")
     _check(body[0])

@@ -16,14 +16,17 @@ A disk error is fatal for the node (the base class sees to that).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from coterie.actors.base import Actor, Crash
+from coterie.actors.errors import InvalidRequest
 from coterie.actors.replication.buffer import BufferState, BufferWrite, Remembered, ReplicationBuffer, StoredBatch
-from coterie.actors.replication.messages import CursorsMoved, HandlerPresent, Stored, WriteBatches
+from coterie.actors.replication.messages import CursorsMoved, HandlerPresent, MakeSafe, Restore, Stored, WriteBatches
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
 from coterie.actors.replication.retention import TopicRetention
+from coterie.actors.replication.snapshots import Content, check, restore
+from coterie.proto.errors import WireError
 
 
 class BufferWriter(Actor):
@@ -50,19 +53,23 @@ class BufferWriter(Actor):
         self._buffer, self._on_stored, self._gap = buffer, on_stored, gap
         self._retain_records, self._retain_bytes = retain_records, retain_bytes
         self._metrics = metrics or NoMetrics()
-        self._topics = {t: TopicRetention(s.first_seq, s.next_seq, s.size) for t, s in state.topics.items() if s.next_seq}
-        self._cursors = {t: s.cursor for t, s in state.topics.items()}
-        self._behind = {t: s.next_seq for t, s in state.topics.items() if next_seqs.get(t, 1) < s.next_seq}
         self._handler_present = False
         self._gathered = False
         self._batches: list[StoredBatch] = []
         self._moved: dict[str, int] = {}
         self._applied: tuple[int, int] | None = None
-        self._applied_stored = state.applied[0]
         self._roster: bytes | None = None
         self._entered: dict[bytes, Remembered] = {}
         self._left: dict[bytes, None] = {}
         self._dirty = False
+        self._begin(state, next_seqs)
+
+    def _begin(self, state: BufferState, next_seqs: Mapping[str, int]) -> None:
+        """The buffer is in this state, the state machine at `next_seqs`."""
+        self._topics = {t: TopicRetention(s.first_seq, s.next_seq, s.size) for t, s in state.topics.items() if s.next_seq}
+        self._cursors = {t: s.cursor for t, s in state.topics.items()}
+        self._behind = {t: s.next_seq for t, s in state.topics.items() if next_seqs.get(t, 1) < s.next_seq}
+        self._applied_stored = state.applied[0]
 
     def on_receive(self, message: Any) -> Any:
         kind = message.__class__
@@ -72,10 +79,15 @@ class BufferWriter(Actor):
             self._moved.update(message.cursors)
             self._cursors.update(message.cursors)
             self._dirty = True
+        elif kind is MakeSafe:
+            return self._make_safe()
+        elif kind is Restore:
+            return self._restore(message)
         elif kind is HandlerPresent:
             self._handler_present = message.present
         else:
             self.log.warning("unexpected message: a %s", type(message).__name__)
+        return None
 
     def flush(self) -> None:
         if not self._dirty:
@@ -94,6 +106,30 @@ class BufferWriter(Actor):
 
     def on_restart(self) -> None:
         raise RuntimeError("the buffer writer lost what it held; the node stops rather than leave a hole in its buffer")
+
+    def _make_safe(self) -> int:
+        if self._dirty:
+            self._write()
+        self._buffer.sync()
+        return self._applied_stored
+
+    def _restore(self, message: Restore) -> Content:
+        """See `state_transfer`. What was given before is stored first: cursors, and what a stream had brought beyond the snapshot."""
+        try:
+            content = check(message.content)
+        except (WireError, OSError) as error:
+            raise InvalidRequest(f"the snapshot cannot be used: {error}") from error
+        if content.applied != message.applied:
+            raise InvalidRequest(f"the snapshot ends at {content.applied}, it was said to end at {message.applied}")
+        if self._dirty:
+            self._write()
+        restore(self._buffer, message.content, content, message.mark)
+        self._buffer.sync()
+        self._applied, self._roster = None, None  # what was kept back is in the snapshot
+        self._entered, self._left = {}, {}
+        self._begin(self._buffer.load(), {topic: next_seq for topic, (next_seq, _) in content.topics.items()})
+        self._on_stored(Stored(self._applied_stored, {name: (t.first, t.next) for name, t in self._topics.items()}, 0))
+        return content
 
     def _take(self, message: WriteBatches) -> None:
         self._dirty = True

@@ -44,6 +44,7 @@ from coterie.actors.replication.messages import (
     NewBatch,
     NewBatches,
     PeerAcks,
+    Restored,
     Stored,
 )
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
@@ -118,6 +119,8 @@ class Delivery(Actor):
             self._letter_done(self._topics[message.topic], message.future)
         elif kind is Stored:
             self._ready.update(dict.fromkeys(message.topics))
+        elif kind is Restored:
+            self._restored(message.next_seqs)
         elif kind is SetHandler:
             self._set_handler(message.ref)
         elif kind is Topology:
@@ -194,6 +197,15 @@ class Delivery(Actor):
                 self._ready[batch.topic] = None
                 if self._handler is None:
                     self._acknowledge(batch.topic, batch.last_seq)
+
+    def _restored(self, next_seqs: dict[str, int]) -> None:
+        """A snapshot brought what this node had missed: it is in the buffer, and what is not there any more is a gap."""
+        for name, next_seq in next_seqs.items():
+            topic = self._topics.setdefault(name, TopicQueue(name, 1, 0))
+            topic.last = max(topic.last, next_seq - 1)
+            self._ready[name] = None
+            if self._handler is None:
+                self._acknowledge(name, topic.last)
 
     def _set_handler(self, ref: Any) -> None:
         self._handler, self._lost_handler = ref, False

@@ -1,6 +1,6 @@
 """The replication buffer on disk: one LMDB environment, each `write` one transaction.
 
-    meta     what this is and whose (`lmdb_env`); `applied`: index and term; `roster`: its document
+    meta     what this is and whose (`lmdb_env`); `applied`: index and term; `roster`: its document; `installed`: the last snapshot's mark
     topics   exact name -> id, next_seq, first_seq, cursor, retained batches and bytes
     batches  id (4 bytes), first_seq (8 bytes) -> count, Raft index, the batch as it came
     dedupe   position (8 bytes) -> topic id, seq, Raft index, message id; positions only grow, so the window is in order
@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,25 +37,27 @@ from coterie.actors.replication.buffer import (
     declared,
     extended,
     moved,
+    restarted,
     trimmed,
     window_change,
 )
 from coterie.actors.replication.buffer_format import (
     KEY_APPLIED,
+    KEY_MARK,
     KEY_ROSTER,
     batch_key,
     order_key,
     order_of,
     pack_applied,
     pack_batch,
+    pack_document,
     pack_remembered,
-    pack_roster,
     pack_topic,
     unpack_applied,
     unpack_batch,
     unpack_batch_key,
+    unpack_document,
     unpack_remembered,
-    unpack_roster,
     unpack_topic,
 )
 
@@ -95,15 +99,16 @@ class LmdbBuffer:
         """Open or create. StorageError: unusable directory, another node's buffer, a newer format, damage."""
         buffer = cls(LmdbEnvironment.open(path, LAYOUT, identity, map_bytes))
         try:
-            buffer._mirror = buffer._read_all()[0]
+            with buffer._environment.read() as transaction:
+                buffer._mirror = buffer._read_all_of(transaction)[0]
         except BaseException:
             buffer.close()
             raise
         return buffer
 
     def load(self) -> BufferState:
-        mirror, dedupe = self._read_all()
-        return BufferState(mirror.states, mirror.applied, tuple(dedupe), self._read_roster())
+        with self.frozen() as (state, _):
+            return state
 
     @property
     def path(self) -> Path:
@@ -131,6 +136,22 @@ class LmdbBuffer:
             if seq < state.first_seq:
                 raise Gap(topic, seq, state.first_seq)
             return self._read_from(transaction, topic, topic_id, seq, max_bytes, max_batches)
+
+    @contextmanager
+    def frozen(self) -> Iterator[tuple[BufferState, Iterator[StoredBatch]]]:
+        with self._environment.read() as transaction:
+            mirror, dedupe = self._read_all_of(transaction)
+            state = BufferState(mirror.states, mirror.applied, tuple(dedupe), self._document(transaction, "the roster", KEY_ROSTER))
+            batches = (
+                self._stored(transaction, topic, mirror.ids[topic], stored.first_seq)
+                for topic, stored in mirror.states.items()
+                if stored.batches
+            )
+            yield state, chain.from_iterable(batches)
+
+    def mark(self) -> bytes | None:
+        with self._environment.read() as transaction:
+            return self._document(transaction, "the mark of a snapshot", KEY_MARK)
 
     def sync(self) -> None:
         """Make everything written so far survive a power failure."""
@@ -170,33 +191,31 @@ class LmdbBuffer:
             what = f"topic {topic!r}: the batch at seq {first_seq}"
             yield self._environment.opened(what, key, value, partial(unpack_batch, topic, first_seq))
 
-    def _read_roster(self) -> bytes | None:
-        with self._environment.read() as transaction:
-            value = transaction.get(KEY_ROSTER, db=self._meta)
-            return None if value is None else self._environment.opened("the roster", KEY_ROSTER, value, unpack_roster)
+    def _document(self, transaction: Transaction, what: str, key: bytes) -> bytes | None:
+        value = transaction.get(key, db=self._meta)
+        return None if value is None else self._environment.opened(what, key, value, unpack_document)
 
-    def _read_all(self) -> tuple[_Mirror, list[Remembered]]:
+    def _read_all_of(self, transaction: Transaction) -> tuple[_Mirror, list[Remembered]]:
         mirror = _Mirror()
         dedupe: list[Remembered] = []
         names: dict[int, str] = {}
         window = "the window of message ids"
-        with self._environment.read() as transaction:
-            value = transaction.get(KEY_APPLIED, db=self._meta)
-            if value is not None:
-                mirror.applied = self._environment.opened("the applied index", KEY_APPLIED, value, unpack_applied)
-            for name, value in transaction.cursor(db=self._topics):
-                topic = name.decode("utf-8", "replace")
-                topic_id, state = self._environment.opened(f"topic {topic!r}", name, value, unpack_topic)
-                mirror.ids[topic], names[topic_id] = topic_id, topic
-                if state != TopicState():
-                    mirror.states[topic] = state
-            for key, value in transaction.cursor(db=self._dedupe):
-                topic_id, seq, index, message_id = self._environment.opened(window, key, value, unpack_remembered)
-                if topic_id not in names:
-                    raise self._environment.damaged(f"{window}: topic number {topic_id} is missing, it")
-                mirror.window[message_id] = order_of(key)
-                mirror.next_order = order_of(key) + 1
-                dedupe.append(Remembered(message_id, names[topic_id], seq, index))
+        value = transaction.get(KEY_APPLIED, db=self._meta)
+        if value is not None:
+            mirror.applied = self._environment.opened("the applied index", KEY_APPLIED, value, unpack_applied)
+        for name, value in transaction.cursor(db=self._topics):
+            topic = name.decode("utf-8", "replace")
+            topic_id, state = self._environment.opened(f"topic {topic!r}", name, value, unpack_topic)
+            mirror.ids[topic], names[topic_id] = topic_id, topic
+            if state != TopicState():
+                mirror.states[topic] = state
+        for key, value in transaction.cursor(db=self._dedupe):
+            topic_id, seq, index, message_id = self._environment.opened(window, key, value, unpack_remembered)
+            if topic_id not in names:
+                raise self._environment.damaged(f"{window}: topic number {topic_id} is missing, it")
+            mirror.window[message_id] = order_of(key)
+            mirror.next_order = order_of(key) + 1
+            dedupe.append(Remembered(message_id, names[topic_id], seq, index))
         return mirror, dedupe
 
 
@@ -214,11 +233,16 @@ class _Writer:
 
     def run(self) -> _Writer:
         change, put = self._change, self._transaction.put
+        for topic, seq in change.restart.items():
+            before = self._state(topic)
+            self._states[topic] = restarted(topic, before, seq)
+            self._drop_below(topic, before, seq)
+        appended = set()
         for batch in change.batches:
+            appended.add(batch.topic)
             self._states[batch.topic] = extended(self._state(batch.topic), batch)
             key = batch_key(self._id(batch.topic), batch.first_seq)
             put(key, seal(key, pack_batch(batch)), db=self._buffer._batches)
-        appended = {batch.topic for batch in change.batches}
         for topic, next_seq in change.topics.items():
             before = self._state(topic)
             self._states[topic] = after = declared(topic, before, next_seq, topic in appended)
@@ -237,7 +261,9 @@ class _Writer:
             self._applied = check_applied(self._applied, change.applied)
             put(KEY_APPLIED, seal(KEY_APPLIED, pack_applied(self._applied)), db=self._buffer._meta)
         if change.roster is not None:
-            put(KEY_ROSTER, seal(KEY_ROSTER, pack_roster(change.roster)), db=self._buffer._meta)
+            put(KEY_ROSTER, seal(KEY_ROSTER, pack_document(change.roster)), db=self._buffer._meta)
+        if change.mark is not None:
+            put(KEY_MARK, seal(KEY_MARK, pack_document(change.mark)), db=self._buffer._meta)
         return self
 
     def adopt(self, mirror: _Mirror) -> None:

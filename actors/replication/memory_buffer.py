@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, islice, takewhile
 
 from coterie.actors.replication.buffer import (
@@ -19,6 +21,7 @@ from coterie.actors.replication.buffer import (
     declared,
     extended,
     moved,
+    restarted,
     trimmed,
     window_change,
 )
@@ -32,6 +35,7 @@ class MemoryBuffer:
         self._batches: dict[str, list[StoredBatch]] = {}
         self._applied = (0, 0)
         self._roster: bytes | None = None
+        self._mark: bytes | None = None
         self._window: OrderedDict[bytes, Remembered] = OrderedDict()  # its front is taken off in constant time
         self._lock = threading.Lock()
 
@@ -48,10 +52,13 @@ class MemoryBuffer:
             applied = check_applied(self._applied, change.applied) if change.applied is not None else self._applied
             leaving, entering = window_change(self._window.keys(), change)
             # Everything was found sound: from here on nothing raises.
+            for topic in change.restart:
+                self._batches.pop(topic, None)
             for batch in change.batches:
                 self._batches.setdefault(batch.topic, []).append(batch)
             for topic, count in dropped.items():
                 del self._batches.get(topic, [])[:count]
+            self._mark = change.mark if change.mark is not None else self._mark
             self._topics.update(topics)
             self._applied = applied
             self._roster = change.roster if change.roster is not None else self._roster
@@ -77,6 +84,19 @@ class MemoryBuffer:
                 return found[:count]
         return found
 
+    @contextmanager
+    def frozen(self) -> Iterator[tuple[BufferState, Iterator[StoredBatch]]]:
+        with self._lock:
+            batches = [list(self._batches.get(topic, ())) for topic in self._topics]
+            state = BufferState(dict(self._topics), self._applied, tuple(self._window.values()), self._roster)
+        yield state, chain.from_iterable(batches)
+
+    def mark(self) -> bytes | None:
+        return self._mark
+
+    def sync(self) -> None:
+        """Memory survives no failure of power."""
+
     def close(self) -> None:
         """Nothing to release."""
 
@@ -90,6 +110,8 @@ class MemoryBuffer:
             check_topic(topic)
             return changed.get(topic) or self._topics.get(topic) or TopicState()
 
+        for topic, seq in change.restart.items():
+            changed[topic] = restarted(topic, state(topic), seq)
         for batch in change.batches:
             changed[batch.topic] = extended(state(batch.topic), batch)
             appended.setdefault(batch.topic, []).append(batch)
@@ -100,7 +122,7 @@ class MemoryBuffer:
         for topic, cursor in change.cursors.items():
             changed[topic] = moved(topic, state(topic), cursor)
         for topic, below in change.trim:
-            held = chain(self._batches.get(topic, ()), appended.get(topic, ()))
+            held = chain(() if topic in change.restart else self._batches.get(topic, ()), appended.get(topic, ()))
             whole = list(takewhile(lambda batch: batch.first_seq + batch.count <= below, islice(held, dropped.get(topic, 0), None)))  # noqa: B023
             changed[topic] = trimmed(state(topic), ((batch.count, len(batch.data)) for batch in whole))
             dropped[topic] = dropped.get(topic, 0) + len(whole)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import attrs
 
@@ -57,6 +57,31 @@ class WriteBatches:
         roster: bytes | None = None,
     ) -> None:
         self.batches, self.applied, self.ids, self.next_seqs, self.roster = batches, applied, ids or [], next_seqs or {}, roster
+
+
+class MakeSafe:
+    """Ask the buffer writer: store what it has, and sync. -> the applied index up to which everything survives a failure of power."""
+
+    __slots__ = ()
+
+
+class Restore:
+    """Ask the buffer writer: put the snapshot in the file `content`, which must end with the entry `applied` (index, term), in the place of what the buffer holds.
+    -> its `snapshots.Content`. Raises InvalidRequest for one that cannot be used: nothing was changed."""
+
+    __slots__ = ("applied", "content", "mark")
+
+    def __init__(self, content: IO[bytes], applied: tuple[int, int], mark: bytes) -> None:
+        self.content, self.applied, self.mark = content, applied, mark
+
+
+class Restored:
+    """The publisher tells delivery: a snapshot has taken the place of the state machine; the next seq of each topic is this."""
+
+    __slots__ = ("next_seqs",)
+
+    def __init__(self, next_seqs: dict[str, int]) -> None:
+        self.next_seqs = next_seqs
 
 
 class CursorsMoved:

@@ -23,6 +23,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import attrs
@@ -35,15 +36,19 @@ from coterie.actors.messages import (
     Applied,
     Committed,
     GetReplicationView,
+    InstallSnapshot,
+    MakeDurable,
     ProposalsFailed,
     Publish,
     ReplicationView,
     RosterMember,
     SetHandler,
+    TakeSnapshot,
     TopicStatus,
     Topology,
 )
 from coterie.actors.replication import spans
+from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.forwarding import Forwarding, LeaderLink, Link, Reception
 from coterie.actors.replication.messages import (
     DeliveryView,
@@ -54,6 +59,7 @@ from coterie.actors.replication.messages import (
     NewBatches,
     OwnPublish,
     PeerAcks,
+    Restored,
     SessionClosed,
     Stored,
     StreamedBatches,
@@ -65,7 +71,9 @@ from coterie.actors.replication.proposals import MOST_ENTRIES, Proposal, Proposa
 from coterie.actors.replication.reader import Reader
 from coterie.actors.replication.reasons import why_waiting
 from coterie.actors.replication.registrar import Registrar, RosterProposal
+from coterie.actors.replication.snapshots import Content
 from coterie.actors.replication.state_machine import StateMachine
+from coterie.actors.replication.state_transfer import Installed, StateTransfer
 from coterie.actors.replication.takeover import TakeOvers
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
@@ -110,7 +118,9 @@ class Publisher(Actor):
         delivery: Any,
         leader_link: LeaderLink,
         peers: Callable[[frozenset[str]], object],
+        buffer: ReplicationBuffer,
         *,
+        snapshots: Path | None = None,
         limits: Limits | None = None,
         metrics: ReplicationMetrics | None = None,
         wall: Callable[[], float] = time.time,
@@ -129,6 +139,7 @@ class Publisher(Actor):
         self._reader = Reader(self._count, self.log)
         self._registrar = Registrar(raft, machine.roster, self._count)
         self._take_overs = TakeOvers(node, raft, limits.take_over_from_go)
+        self._transfer = StateTransfer(node, buffer, writer, snapshots, self.ref.send, self._installed)
         self._topology = Topology()
         self._stored = dict(stored)  # (first retained, next) by topic
         self._known = {topic: next_seq for topic, (_, next_seq) in stored.items()}  # next seq by topic, of log and stream
@@ -154,6 +165,10 @@ class Publisher(Actor):
             SetHandler: self._delivery.tell,
             GetReplicationView: self._view,
             OwnPublish: self._own_publish,
+            TakeSnapshot: lambda _: self._asked(self._transfer.take),
+            MakeDurable: lambda _: self._asked(self._transfer.make_durable),
+            InstallSnapshot: lambda m: self._asked(partial(self._transfer.install, m, machine.applied[0])),
+            Installed: lambda m: m.settle(),
         }
 
     def on_start(self) -> None:
@@ -306,6 +321,9 @@ class Publisher(Actor):
 
     def _committed(self, message: Committed) -> None:
         machine, traced = self._machine, {}
+        if self._transfer.installing:
+            self._transfer.held.append(message)
+            return
         self._untold_entries += len(message.entries)
         for entry, context in message.entries:
             self._untold_bytes += len(entry.data or b"")
@@ -359,6 +377,25 @@ class Publisher(Actor):
         if self._apply_held is not None and self._unstored <= MOST_UNSTORED:
             held, self._apply_held = self._apply_held, None
             self._tell_applied(held)
+
+    def _asked(self, work: Callable[[LightFuture], None]) -> Any:
+        """For the Raft actor, who always asks."""
+        assert self.reply_to is not None
+        work(self.reply_to)
+        return LATER
+
+    def _installed(self, content: Content | None) -> None:
+        """A snapshot is in the buffer (None: it is not): the state machine becomes what it says, and goes on with what was committed meanwhile."""
+        if content is not None:
+            next_seqs = {topic: next_seq for topic, (next_seq, _) in content.topics.items()}
+            self._machine.become(next_seqs, content.applied, content.ids, content.roster)
+            for topic, next_seq in next_seqs.items():
+                self._known[topic] = max(next_seq, self._known.get(topic, 0))
+                self._metrics.seq(topic, self._known[topic] - 1)
+            self._delivery.send(Restored(next_seqs))
+        held, self._transfer.held = self._transfer.held, []
+        for message in held:
+            self._committed(message)
 
     def _streamed(self, message: StreamedBatches) -> None:
         """From a leader's stream, on a node that is no Raft server: stored and delivered; the state machine waits for the log."""

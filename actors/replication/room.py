@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from coterie.actors.base import Crash, Ref
@@ -27,7 +28,8 @@ class Replication:
     """Publishing on one node.
 
     buffer: opened by the caller, who closes it after `stop`. leader_link, send_acks, follow_link: the way to other nodes; they must not block. emit:
-    takes events. past(index): the entries of the Raft log up to there, for what a buffer of an older version lacks.
+    takes events. past(index): the entries of the Raft log up to there, for what a buffer of an older version lacks. snapshots:
+    the directory for files of snapshots; None: the system's place.
 
     `applied` is the Raft index from which the state machine wants the log to go on: known once this is made, before `start(raft)`. After the start,
     `publisher` takes Publish, Committed, Appended, ProposalsFailed, Topology, SetHandler, ForwardedBatch, SessionClosed and GetReplicationView;
@@ -62,13 +64,14 @@ class Replication:
         retain_records: int = 100_000,
         retain_bytes: int = 256 << 20,
         memory: int = 64 << 20,
+        snapshots: Path | None = None,
         metrics: ReplicationMetrics | None = None,
         on_crash: Callable[[Crash], None] | None = None,
     ) -> None:
         self._node, self._buffer, self._metrics, self._on_crash = node, buffer, metrics, on_crash
         self._leader_link, self._send_acks, self._emit, self._follow_link = leader_link, send_acks, emit, follow_link
         self._foreign_link, self._told = foreign_link, told
-        self._limits, self._retry, self._gap = limits, retry, gap
+        self._limits, self._retry, self._gap, self._snapshots = limits, retry, gap, snapshots
         self._attempts, self._letters = attempts, letters
         self._retain_records, self._retain_bytes, self._memory = retain_records, retain_bytes, memory
         self._machine, self._state = recovered(buffer, past)
@@ -115,6 +118,8 @@ class Replication:
             self.delivery,
             self._leader_link,
             self.subscribers.set_peers,
+            buffer,
+            snapshots=self._snapshots,
             limits=self._limits,
             **common,
         )

@@ -23,6 +23,13 @@ class Roster:
         self._rows = {row.id: row for row in decode_document(document)} if document is not None else {}
         self._changed = document is None  # so that it is stored, and a later start need not look for it in the log
 
+    def become(self, document: bytes | None) -> None:
+        """Be what this document says, in place. Raises WireError, and is as it was."""
+        rows = {row.id: row for row in decode_document(document)} if document is not None else {}
+        self._rows.clear()
+        self._rows.update(rows)
+        self._changed = document is None
+
     @property
     def rows(self) -> Mapping[str, RosterRow]:
         """By id."""

@@ -79,6 +79,14 @@ class StateMachine:
         self._window_size = window_size
         self._outcome = Outcome()
 
+    def become(self, next_seqs: Mapping[str, int], applied: tuple[int, int], window: Iterable[Remembered], roster: bytes | None) -> None:
+        """Be another one: what a snapshot says. Whoever holds this object, or its roster, goes on with it. Raises WireError, and is as it was."""
+        self.roster.become(roster)
+        self.next_seqs = dict(next_seqs)
+        self.applied = applied
+        self._window = {r.message_id: (r.seq, r.index) for r in window}
+        self._outcome = Outcome()
+
     def last_seq(self, topic: str) -> int:
         """The last place given in `topic`; 0 when it has none."""
         return self.next_seqs.get(topic, 1) - 1

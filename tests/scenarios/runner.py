@@ -20,6 +20,7 @@ review of the difference.
 | `isolate A …`, `block A>B …`, `heal` | a silent partition around A …; one direction of one link; all of it is over |
 | `allow A>B N` | N more messages from A pass to B, then the direction is blocked |
 | `stop A …`, `restart A …`, `wipe A` | the process dies; comes back with its disk; comes back with an empty one |
+| `compact A [INDEX]` | what is applied (up to INDEX) goes from A's log |
 | `freeze A`, `thaw A` | its disk does not answer; answers again |
 | `pass SECONDS` | |
 | `doze SECONDS` | time passes in which everybody stands still: whoever wakes believes that the leader is gone |
@@ -31,6 +32,7 @@ review of the difference.
 | `confirm A` | does a quorum confirm, from now on, that A leads? |
 | `vote A B TERM [transfer]` | B, with a log as long as A's, asks A for its vote |
 | `pre-vote A B TERM` | |
+| `snapshots A` | how many A sent, and how many failed |
 | `show`, `logs` | roles and indices; every entry as index.term and its kind or command |
 """
 
@@ -184,6 +186,10 @@ class Scenario:
         self.cluster[name].stuck = False
         self.cluster.reconnect(*((other, name) for other in self.cluster.members))
 
+    def _compact(self, name: str, index: str = "") -> None:
+        member = self.cluster[name]
+        member.disk.compact(min(member.core.applied, int(index) if index else member.core.applied))
+
     def _pass(self, seconds: str) -> None:
         self.cluster.pass_time(float(seconds))
 
@@ -256,9 +262,15 @@ class Scenario:
             follows = f" of {core.leader.id}" if core.role is Role.FOLLOWER and core.leader is not None and what != "stopped" else ""
             self._said.append(f"{member.name} {what}{follows}, term {core.term}, commit {core.commit}, last {core.last_index}")
 
+    def _snapshots(self, name: str) -> None:
+        counters = self.cluster[name].core.counters()
+        self._said.append(f"sent {counters.get('snapshots_sent', 0)}, failed {counters.get('snapshots_failed', 0)}")
+
     def _logs(self) -> None:
         for member in self.cluster.members.values():
-            self._said.append(f"{member.name}: " + (" ".join(map(_entry, member.disk.log)) or "nothing"))
+            disk = member.disk
+            compacted = [f"[..{disk.start}]"] if disk.start else []
+            self._said.append(f"{member.name}: " + (" ".join([*compacted, *map(_entry, disk.log[disk.start :])]) or "nothing"))
 
 
 def _entry(entry: Entry) -> str:

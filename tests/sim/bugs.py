@@ -12,7 +12,7 @@ from unittest import mock
 
 import attrs
 
-from coterie.actors.raft import election, following, replication
+from coterie.actors.raft import election, following, replication, snapshots
 from coterie.actors.raft.cache import LogCache
 from coterie.actors.raft.core import RaftCore
 from coterie.actors.raft.log import HardState
@@ -145,6 +145,50 @@ def changes_overlap() -> Patch:
     return RaftCore, "change", change
 
 
+def snapshot_counts_for_the_whole_log() -> Patch:
+    """A follower that installed a snapshot is taken to hold all that the leader has by now."""
+    original = snapshots.on_snapshot_sent
+
+    def on_snapshot_sent(node: Node, progress: Any, index: int, message: Any) -> None:
+        original(node, progress, max(index, node.log.last_index), message)
+
+    return snapshots, "on_snapshot_sent", on_snapshot_sent
+
+
+def old_snapshot_installed() -> Patch:
+    """A snapshot that is behind what is committed here is installed all the same."""
+
+    def install(node: Node, mark: Any) -> bool:
+        if mark.index > node.commit or not node.log.last_index:
+            return original(node, mark)
+        node.log.reset(mark.index, mark.term)
+        node.configurations.reset(mark.configuration_index, mark.configuration)
+        node.set_commit(mark.index)
+        node.mark = mark
+        return True
+
+    original = snapshots.install
+    return snapshots, "install", install
+
+
+def tail_kept_behind_a_snapshot() -> Patch:
+    """A log that is longer than the snapshot is kept, without a look whether it has the snapshot's last entry."""
+
+    def install(node: Node, mark: Any) -> bool:
+        if node.commit < mark.index <= node.log.last_index:
+            node.set_commit(mark.index)
+            return False
+        return original(node, mark)
+
+    original = snapshots.install
+    return snapshots, "install", install
+
+
+def configuration_not_installed() -> Patch:
+    """The configuration in force stays what it was before the snapshot."""
+    return Configurations, "reset", lambda self, index, configuration: None
+
+
 BUGS: dict[str, Callable[[], Patch]] = {
     bug.__name__: bug
     for bug in (
@@ -159,6 +203,10 @@ BUGS: dict[str, Callable[[], Patch]] = {
         voted_twice,
         configuration_survives_truncation,
         changes_overlap,
+        snapshot_counts_for_the_whole_log,
+        old_snapshot_installed,
+        tail_kept_behind_a_snapshot,
+        configuration_not_installed,
     )
 }
 

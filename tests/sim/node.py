@@ -11,11 +11,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from coterie.actors.raft.core import RaftCore
+from coterie.actors.raft.log import SnapshotMark
 from coterie.actors.raft.node import Role
 from coterie.actors.raft.ready import BecameLeader, Ready
-from coterie.proto.raft_messages import AppendResponse, Server, VoteResponse
+from coterie.proto.raft_messages import AppendResponse, Entry, Server, VoteResponse
 from tests.sim.disk import SimDisk
 from tests.sim.network import Connection
+from tests.sim.snapshots import Sending, installed_before_a_crash
 
 if TYPE_CHECKING:
     from tests.sim.raft_world import RaftWorld
@@ -34,6 +36,9 @@ class SimNode:
         self.core: Any = None
         self.state: Any = None  # of the application: what a restart keeps is the application's business
         self.applied = 0
+        self.installed: tuple[SnapshotMark, list[Entry]] | None = (
+            None  # with the state machine, durably: the last snapshot, and what it was made of
+        )
         self._inbox: list[Any] = []
         self._queue: deque[Ready] = deque()
         self._writing = False
@@ -51,6 +56,7 @@ class SimNode:
         self._inbox, self._queue, self._writing = [], deque(), False
         self._connections, self._dialling, self._tick_at = {}, set(), float("inf")
         self.applied = self.world.application.start(self)
+        installed_before_a_crash(self)
         random = Random(kernel.random.random())
         self.core = RaftCore(
             self.server,
@@ -119,6 +125,30 @@ class SimNode:
         self.core.disconnected(peer, self.world.kernel.now)
         self.step()
 
+    def on_snapshot(self, sending: Sending) -> None:
+        """InstallSnapshot: the request, and then its content, which takes its time."""
+        kernel, life = self.world.kernel, self.life
+        kernel.note(self.id, "snapshot", sending.mark)
+        wanted = self.core.request((sending, None), sending.request, kernel.now)
+        self.step()
+        if wanted:
+            kernel.after(kernel.between(0.001, 0.3), lambda: self._install(sending, life))
+
+    def _install(self, sending: Sending, life: int) -> None:
+        if not self.up or life != self.life:
+            return
+        if self.paused:
+            self.world.kernel.after(0.02, lambda: self._install(sending, life))
+            return
+        if sending.mark.index > self.applied:
+            self.world.application.restore(self, sending.mark, sending.content)
+            self.installed = (sending.mark, sending.history)
+        self.world.kernel.note(self.id, "restored", sending.mark.index)
+        self.core.installed((sending, None), sending.mark, self.world.kernel.now)
+        self.applied = max(self.applied, self.core.applied)
+        self.world.oracle.truncated(self)
+        self.step()
+
     def _tick(self, life: int, planned: float) -> None:
         if not self.up or life != self.life or self._tick_at != planned:
             return
@@ -138,6 +168,8 @@ class SimNode:
         while (ready := self.core.ready()) is not None:
             for send in ready.before:
                 self._send(send)
+            for wish in ready.snapshots:
+                Sending(self, wish)
             self._queue.append(ready)
             self._check()
             self._work()
@@ -177,6 +209,9 @@ class SimNode:
         self.step()
 
     def _write(self, ready: Ready) -> None:
+        if ready.mark is not None:
+            assert self.installed is not None
+            self.disk.reset(*self.installed)
         self.world.oracle.written(self, ready)
         self.disk.write(ready.entries, ready.hard_state, ready.truncate_from)
 

@@ -18,6 +18,24 @@ if TYPE_CHECKING:
     from tests.sim.raft_world import RaftWorld
 
 
+def term_of(node: SimNode, index: int) -> int | None:
+    """The term of the entry at `index` in its log, or in what was made of the log; None when it has none there."""
+    log = node.core._node.log
+    if index >= log.first_index - 1:
+        return int(log.term(index)) if index <= log.last_index else None
+    return entry_of(node, index).term if index else 0
+
+
+def entry_of(node: SimNode, index: int) -> Entry:
+    """The entry at `index` of its log, or of what was made of the log."""
+    log = node.core._node.log
+    if index >= log.first_index:
+        entry: Entry = log.entries(index, index, 1)[0]
+        return entry
+    history = node.disk.log if index <= node.disk.start or node.installed is None else node.installed[1]
+    return history[index - 1]
+
+
 class Oracle:
     def __init__(self, world: RaftWorld) -> None:
         self.world = world
@@ -35,7 +53,7 @@ class Oracle:
         for index, (entry_term, seen_in) in self.chosen.items():
             if seen_in < term:
                 self.kernel.require(
-                    node.core._node.log.matches(index, entry_term),
+                    term_of(node, index) == entry_term,
                     f"leader completeness: {node.id} leads term {term} without committed entry {index} of term {entry_term}",
                 )
 
@@ -70,8 +88,10 @@ class Oracle:
         """The configuration in force is the latest of the log, also after a part of it was cut off."""
         index, log = node.core.configuration_index, node.core._node.log
         inside = index <= log.last_index
-        entry = log.entries(index, index, 1)[0] if inside and index else None
+        entry = entry_of(node, index) if inside and index else None
         right = index == 0 or (entry is not None and entry.data == encode_configuration(node.core.configuration))
+        later = [at for at in range(index + 1, log.last_index + 1) if entry_of(node, at).kind == CONFIGURATION]
+        self.kernel.require(not later, f"{node.id} goes by the configuration at {index}, its log has later ones at {later}")
         self.kernel.require(right, f"{node.id} goes by the configuration at {index}, where its log has {entry}")
 
     def matches(self, node: SimNode) -> None:
@@ -81,7 +101,7 @@ class Oracle:
             return
         for progress in node.core._node.progress.values():
             if progress.match:
-                term = node.core._node.log.term(progress.match)
+                term = term_of(node, progress.match)
                 held = self.world.nodes[progress.peer].disk.holds(progress.match, term)
                 self.kernel.require(held, f"{node.id} believes {progress.peer} to hold {progress.match} of term {term}")
 
@@ -89,7 +109,7 @@ class Oracle:
         """State machine safety; and what a leader calls committed is on the disks of a quorum."""
         log = node.core._node.log
         for index in range(first, last + 1):
-            term = log.term(index)
+            term = term_of(node, index)
             known = self.chosen.setdefault(index, (term, node.core.term))
             self.kernel.require(known[0] == term, f"state machine safety: {node.id} commits {index} of term {term}; chosen was {known}")
         if node.core.role is Role.LEADER:

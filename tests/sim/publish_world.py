@@ -11,16 +11,19 @@ got no answer for. Each node applies what is committed and writes its buffer now
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
+from coterie.actors.raft.log import SnapshotMark
 from coterie.actors.raft.node import Role
 from coterie.actors.raft.refusals import Refusal
 from coterie.actors.replication.buffer import BufferWrite, Remembered
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.recovery import recovered
+from coterie.actors.replication.snapshots import check, dump, restore
 from coterie.actors.replication.state_machine import StateMachine
 from coterie.proto.raft_messages import COMMAND, Entry
-from coterie.proto.record_batch import Batch, decode_entry, encode_batch, encode_entry
+from coterie.proto.record_batch import Batch, decode_batch, decode_entry, encode_batch, encode_entry
 from tests.sim.node import SimNode
 from tests.sim.raft_world import CHAOS, RaftWorld
 
@@ -43,6 +46,17 @@ class PublishState:
     def restart(self) -> None:
         self.machine, state = recovered(self.buffer)
         self.cursors = {topic: stored.cursor or 1 for topic, stored in state.topics.items()}
+
+    def become(self, snapshot: io.BytesIO) -> None:
+        """The snapshot takes the place of what the buffer holds; what was not written yet is part of it."""
+        content = check(snapshot)
+        restore(self.buffer, snapshot, content, b"mark")
+        self.machine.become(
+            {topic: next_seq for topic, (next_seq, _) in content.topics.items()}, content.applied, content.ids, content.roster
+        )
+        for topic, (next_seq, _) in content.topics.items():
+            self.cursors[topic] = max(next_seq, self.cursors.get(topic, 1))  # delivered from the buffer, where it is retained
+        self.buffer.write(BufferWrite(cursors=dict(self.cursors)))
 
     @property
     def index(self) -> int:
@@ -78,6 +92,25 @@ class Publishing:
             node.state = PublishState(MemoryBuffer())
         node.state.restart()
         return node.state.index
+
+    def sync(self, node: SimNode) -> int:
+        node.state.write()
+        return int(node.state.index)
+
+    def snapshot(self, node: SimNode) -> tuple[int, bytes]:
+        """Of what the buffer holds: behind what is applied, as in a real node."""
+        out = io.BytesIO()
+        index, _ = dump(node.state.buffer, out)
+        return index, out.getvalue()
+
+    def restore(self, node: SimNode, mark: SnapshotMark, content: bytes) -> None:
+        node.state.write()
+        node.state.become(io.BytesIO(content))
+        self.world.kernel.require(node.state.index == mark.index, f"{node.id}: the snapshot of {mark.index} ends at {node.state.index}")
+        for topic, stored in node.state.buffer.load().topics.items():
+            for batch in node.state.buffer.read(topic, stored.first_seq, 1 << 40, 1 << 20) if stored.batches else ():
+                for offset, record in enumerate(decode_batch(batch.data).records):
+                    self._holds(node, topic, batch.first_seq + offset, identity(record))
 
     def apply(self, node: SimNode, entry: Entry, context: Any) -> None:
         require = self.world.kernel.require

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from coterie.actors.raft.log import SnapshotMark
 from coterie.actors.raft.membership import AddNonvoter, AddVoter, RemoveServer
 from coterie.actors.raft.node import Role
 from coterie.actors.raft.refusals import Refusal
@@ -35,9 +36,24 @@ class Application:
 
     def start(self, node: SimNode) -> int:
         """The process starts: the index up to which its state machine has applied, durably."""
-        kept = node.state.index if node.state else 0
-        node.state = AppliedState(self.world.kernel.random.randint(0, min(kept, node.disk.last_index)))
-        return node.state.index
+        if node.state is None:
+            node.state = AppliedState(0)
+        state = node.state
+        state.index = self.world.kernel.random.randint(state.synced, max(state.synced, min(state.index, node.disk.last_index)))
+        return int(state.index)
+
+    def sync(self, node: SimNode) -> int:
+        """Make what is applied durable; up to where that is."""
+        node.state.synced = node.state.index
+        return int(node.state.index)
+
+    def snapshot(self, node: SimNode) -> tuple[int, Any]:
+        """The index up to which the state machine is, and its content."""
+        return self.sync(node), None
+
+    def restore(self, node: SimNode, mark: SnapshotMark, content: Any) -> None:
+        """Put the content in the place of the state machine, durably."""
+        node.state.index = node.state.synced = mark.index
 
     def apply(self, node: SimNode, entry: Entry, context: object | None) -> None:
         node.state.index = entry.index
@@ -84,8 +100,10 @@ class Application:
 
 
 class AppliedState:
+    """`index` is applied, `synced` of it is sure to survive a crash."""
+
     def __init__(self, index: int) -> None:
-        self.index = index
+        self.index = self.synced = index
 
 
 class RaftWorld:
@@ -113,6 +131,7 @@ class RaftWorld:
         self.regicide = kernel.chance(0.4)  # new leaders die young: figure 8 of the Raft paper is such a story
         self.turnover = kernel.chance(0.35)  # servers are often exchanged for empty ones: late answers meet new memberships of old names
         self.replacing: str | None = None
+        self.compacts = kernel.chance(0.6)  # logs are compacted all the time, down to nothing: who was away needs a snapshot
         for node in self.nodes.values():
             node.start()
         first = self.nodes["n1"]
@@ -156,6 +175,8 @@ class RaftWorld:
             return
         kernel = self.kernel
         actions = (self._crash, self._crash, self._partition, self._partition, self._unblock, self._pause, self._break, self._slow_disk)
+        if self.compacts and kernel.chance(0.6):
+            self._compact()
         kernel.random.choice((*actions, *[self._change] * (8 if self.turnover else 3), self._transfer, self._take_over))()
         kernel.after(kernel.between(0.02, 0.7), self._fault)
 
@@ -223,6 +244,14 @@ class RaftWorld:
             self.kernel.note(node.id, "slow disk", node.slow_disk)
             self.kernel.after(self.kernel.between(0.2, 2.0), lambda: setattr(node, "slow_disk", 0.0))
 
+    def _compact(self) -> None:
+        kernel = self.kernel
+        for node in self.nodes.values():
+            if node.up and kernel.chance(0.7):
+                index = min(self.application.sync(node), node.disk.last_index)
+                node.disk.compact(index if kernel.chance(0.5) else kernel.random.randint(min(node.disk.start, index), index))
+                kernel.note(node.id, "compact", node.disk.start)
+
     def _transfer(self) -> None:
         leader = self.leader()
         if leader is not None:
@@ -279,7 +308,7 @@ class RaftWorld:
             if node.up:
                 node.crash()
             hard = node.disk.hard
-            node.disk, node.state = SimDisk(), None
+            node.disk, node.state, node.installed = SimDisk(), None, None
             node.disk.hard = hard
             kernel.note(name, "wiped")
             node.start()

@@ -1,7 +1,11 @@
 """The short form of the simulator: some seeds of the right code pass, every planted bug is found."""
 
+from pathlib import Path
+
 import pytest
 
+from tests.scenarios.runner import play
+from tests.scenarios.test_scenarios import FILES
 from tests.sim.bugs import BUGS, planted
 from tests.sim.kernel import InvariantViolated
 from tests.sim.raft_world import RaftWorld, run
@@ -18,13 +22,24 @@ def test_raft_keeps_its_promises(tens: int) -> None:
 
 @pytest.mark.parametrize("bug", sorted(BUGS))
 def test_a_planted_bug_is_found(bug: str) -> None:
+    """By a scenario, which is cheap, or by the simulator."""
     with planted(bug):
+        if any(_differs(path) for path in FILES if "snapshot" in bug or "snapshot" not in path.stem):
+            return
         for seed in range(SEEDS_FOR_A_BUG):
             try:
                 run(seed, 5 if seed % 3 == 0 else 3)
             except (InvariantViolated, AssertionError):
                 return
     pytest.fail(f"{bug} was not found in {SEEDS_FOR_A_BUG} seeds")
+
+
+def _differs(path: Path) -> bool:
+    """Does a scenario tell another story than the one in its text?"""
+    try:
+        return any(said != list(step.wanted) for step, said in play(path))
+    except (AssertionError, ValueError, KeyError):
+        return True
 
 
 def test_a_seed_replays_to_the_letter() -> None:

@@ -9,10 +9,12 @@ from random import Random
 from typing import Any
 
 from coterie.actors.raft.core import RaftCore
+from coterie.actors.raft.log import SnapshotMark
 from coterie.actors.raft.node import Role
-from coterie.actors.raft.ready import Ready, Send
+from coterie.actors.raft.ready import Ready, Send, SendSnapshot
 from coterie.actors.raft.settings import Settings
-from coterie.proto.raft_messages import COMMAND, NONVOTER, VOTER, Configuration, Entry, Header, Server
+from coterie.proto.raft_codec import encode_configuration
+from coterie.proto.raft_messages import COMMAND, NONVOTER, VOTER, Configuration, Entry, Header, Server, SnapshotRequest
 from tests.sim.disk import SimDisk
 
 
@@ -46,6 +48,8 @@ class Member:
         self.events: list[Any] = []
         self.abandoned: list[Any] = []
         self.outgoing: list[Send] = []
+        self.wishes: list[SendSnapshot] = []  # of followers that need a snapshot
+        self.installed: list[Entry] = []  # what the snapshot was made of that the state machine is made of
         self.stuck = False  # a disk that does not answer: Readys wait
         self.waiting: list[Ready] = []
 
@@ -62,10 +66,13 @@ class Member:
         while True:
             while (ready := self.core.ready()) is not None:
                 sends += ready.before
+                self.wishes += ready.snapshots
                 self.waiting.append(ready)
             if not self.waiting or self.stuck:
                 return replies
             ready = self.waiting.pop(0)
+            if ready.mark is not None:
+                self.disk.reset(ready.mark, self.installed)
             if ready.must_store:
                 self.disk.write(ready.entries, ready.hard_state, ready.truncate_from)
                 self.core.stored(self.disk.last_index, self.disk.last_term)
@@ -78,6 +85,20 @@ class Member:
                 self.core.applied_to(self.applied[-1].index)
             self.events += ready.events
             self.abandoned += ready.abandoned
+
+    def take_snapshot(self) -> tuple[SnapshotMark, list[Entry]]:
+        """Of what is applied: where it ends, and what it is made of."""
+        history = self.disk.log[: self.core.applied]
+        return SnapshotMark(self.core.applied, history[-1].term, *self.disk.configuration_before(self.core.applied + 1)), history
+
+    def answer_snapshot(self, request: SnapshotRequest, mark: SnapshotMark, history: list[Entry], now: float) -> Any:
+        """What this member answers, having installed it if it wanted it."""
+        handle = object()
+        if self.core.request(handle, request, now):
+            if mark.index > self.core.applied:
+                self.installed, self.applied = history, list(history)
+            self.core.installed(handle, mark, now)
+        return dict(self.drain())[handle]
 
     def commands(self) -> list[bytes]:
         return [entry.data for entry in self.applied if entry.kind == COMMAND and entry.data is not None]
@@ -141,6 +162,10 @@ class RaftCluster:
         for member in self.alive():
             member.drain()
             sends, member.outgoing = member.outgoing, []
+            wishes, member.wishes = member.wishes, []
+            for wish in wishes:
+                busy = True
+                self._send_snapshot(member, wish)
             for send in sends:
                 self.sent.append((member.name, send))
                 busy = True
@@ -149,6 +174,22 @@ class RaftCluster:
                     if answer is not None and self._passes(send.peer, member.name):
                         member.core.response(send.peer, send.token, answer, self.now)
         return busy
+
+    def _send_snapshot(self, member: Member, wish: SendSnapshot) -> None:
+        mark, history = member.take_snapshot()
+        answer = None
+        if self.reaches(member.name, wish.peer) and self._passes(member.name, wish.peer):
+            request = SnapshotRequest(
+                header(member.name),
+                wish.token.term,
+                mark.index,
+                mark.term,
+                encode_configuration(mark.configuration),
+                mark.configuration_index,
+                100,
+            )
+            answer = self[wish.peer].answer_snapshot(request, mark, history, self.now)
+        member.core.snapshot_sent(wish.peer, wish.token, mark.index, answer, self.now)
 
     def _passes(self, sender: str, receiver: str) -> bool:
         left = self.allowed.get((sender, receiver))
@@ -185,7 +226,9 @@ class RaftCluster:
     def restart(self, name: str) -> None:
         self.gone.discard(name)
         self.links = {link for link in self.links if name not in link}
-        self.members[name] = Member(name, self.settings, self.now, self[name].disk)
+        disk = self[name].disk
+        self.members[name] = member = Member(name, self.settings, self.now, disk, disk.start)
+        member.applied = disk.log[: disk.start]  # what was compacted the state machine has kept; the rest it gets again
         self.settle()
 
     def propose(self, *commands: bytes) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coterie.actors.lmdb_env import Identity
 from coterie.actors.raft.lmdb_log import LmdbLog
-from coterie.actors.raft.log import HardState, RaftLog
+from coterie.actors.raft.log import HardState, RaftLog, SnapshotMark
 from coterie.actors.raft.memory_log import MemoryLog
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import COMMAND, CONFIGURATION, NONVOTER, NOOP, Configuration, Entry, Server
@@ -198,3 +198,66 @@ def test_any_history_of_appends_reads_like_a_list_on_disk_reopened_or_not(
             return LmdbLog.open(Path(directory) / "raft", ME)
 
         follows_the_model(LmdbLog.open(Path(directory) / "raft", ME), reopen, script)
+
+
+def test_compaction_takes_the_beginning_and_keeps_what_must_be_known_of_it(log: RaftLog) -> None:
+    log.append([configured(1, ONE), command(2), configured(3, TWO), command(4, 2), command(5, 3)], HardState(3, "n1"))
+    log.compact(4)
+    assert (log.first_index, log.last_index, log.term(4), log.term(5)) == (5, 5, 2, 3)
+    assert log.configuration() == log.configuration_before(5) == (3, TWO)
+    assert log.entries(5, 5, UNBOUNDED) == [command(5, 3)]
+    assert log.hard_state() == HardState(3, "n1")
+    with pytest.raises(KeyError):
+        log.term(3)
+    with pytest.raises(KeyError):
+        log.entries(4, 5, UNBOUNDED)
+    with pytest.raises(ValueError, match="committed and compacted"):
+        log.append([command(4)], truncate_from=4)
+
+
+def test_compaction_of_everything_leaves_a_log_that_goes_on(log: RaftLog) -> None:
+    log.append([configured(1, ONE), command(2, 4)])
+    log.compact(2)
+    assert (log.first_index, log.last_index, log.term(2)) == (3, 2, 4)
+    assert log.configuration() == (1, ONE)
+    log.append([command(3, 5)])
+    assert (log.last_index, log.term(3), log.term(2)) == (3, 5, 4)
+    log.append([], truncate_from=3)
+    assert (log.last_index, log.term(2)) == (2, 4)
+
+
+def test_compaction_again_or_below_changes_nothing_and_beyond_the_end_is_refused(log: RaftLog) -> None:
+    log.append([command(index) for index in range(1, 6)])
+    log.compact(3)
+    log.compact(3)
+    log.compact(1)
+    assert (log.first_index, log.last_index) == (4, 5)
+    with pytest.raises(ValueError, match="ends at 5"):
+        log.compact(6)
+    assert (log.first_index, log.last_index) == (4, 5)
+
+
+def test_a_snapshot_takes_the_place_of_the_whole_log(log: RaftLog) -> None:
+    log.append([configured(1, ONE), command(2), command(3)], HardState(2, "n2"))
+    log.reset(SnapshotMark(90, 7, 40, TWO))
+    assert (log.first_index, log.last_index, log.term(90)) == (91, 90, 7)
+    assert log.configuration() == (40, TWO)
+    assert log.hard_state() == HardState(2, "n2")
+    with pytest.raises(KeyError):
+        log.term(3)
+    log.append([command(91, 8)])
+    assert (log.last_index, log.term(91), log.term(90)) == (91, 8, 7)
+
+
+def test_a_compacted_log_is_opened_again_as_it_was(tmp_path: Path) -> None:
+    log = LmdbLog.open(tmp_path / "raft", ME)
+    log.append([configured(1, ONE), command(2), configured(3, TWO), command(4, 2), command(5, 3)])
+    log.compact(4)
+    log.close()
+    log = LmdbLog.open(tmp_path / "raft", ME)
+    assert (log.first_index, log.last_index, log.term(4), log.configuration()) == (5, 5, 2, (3, TWO))
+    log.reset(SnapshotMark(90, 7, 40, ONE))
+    log.close()
+    log = LmdbLog.open(tmp_path / "raft", ME)
+    assert (log.first_index, log.last_index, log.term(90), log.configuration()) == (91, 90, 7, (40, ONE))
+    log.close()

@@ -8,6 +8,7 @@ from coterie.actors.raft.node import Role
 from coterie.actors.raft.progress import PeerView, ProgressState
 from coterie.actors.raft.ready import AppendToken, Send
 from coterie.actors.raft.settings import Settings
+from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import (
     ADD_PEER_DEPRECATED,
     COMMAND,
@@ -15,6 +16,7 @@ from coterie.proto.raft_messages import (
     NOOP,
     AppendRequest,
     AppendResponse,
+    Configuration,
     Entry,
     Header,
     RpcError,
@@ -161,12 +163,24 @@ def test_other_protocol_versions_are_refused(version: int) -> None:
     assert one.answer(request, 100.0) == RpcError("operation not supported with current protocol version")
 
 
-def test_snapshots_are_refused_with_a_body() -> None:
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        (SnapshotRequest(header("n2"), 2, 10, 1, b"", 1, 0), "an empty snapshot"),
+        (SnapshotRequest(header("n2"), 2, 10, 1, b"", 1, 9), "does not decode"),
+        (SnapshotRequest(header("n2"), 2, 10, 1, b"", 11, 9), "not possible"),
+        (SnapshotRequest(header("n2"), 2, 0, 1, b"", 0, 9), "not possible"),
+        (SnapshotRequest(header("n2"), 2, 10, 1, encode_configuration(Configuration()), 1, 9), "no voter"),
+        (SnapshotRequest(header("n2"), 2, 10, 1, b"", 1, 9, snapshot_version=2), "version 2"),
+    ],
+)
+def test_a_snapshot_that_cannot_be_one_is_refused_with_a_body(request_: SnapshotRequest, why: str) -> None:
     one = follower(1)
-    answer = one.answer(SnapshotRequest(header("n2"), 2, 10, 1, b"", 1, 0), 100.0)
+    answer = one.answer(request_, 100.0)
     assert isinstance(answer, RpcError)
-    assert "does not take snapshots yet" in answer.error
+    assert why in answer.error
     assert answer.body == SnapshotResponse(header("n1"), 1, success=False)
+    assert one.core.term == 1
 
 
 # -- the leader --------------------------------------------------------------------------------------------------------------------------
@@ -338,7 +352,7 @@ def test_only_entries_of_the_own_term_are_committed_by_counting() -> None:
 
 def test_a_follower_that_needs_what_is_gone_is_shown_and_kept_alive() -> None:
     one = Leader(2, 2, 2)
-    one.disk.first_index = 4  # type: ignore[misc]
+    one.disk.compact(3)
     (first,) = one.sends()
     one.refuse(first, last=0)
     one.core.tick(103.2)

@@ -1,0 +1,134 @@
+"""The buffer as a snapshot, and a snapshot as the buffer.
+
+A snapshot is what the log up to one entry has made of publishing: where each topic stands, the records that are retained, the window of message ids, the
+roster. Cursors are not in it: how far the handler of a node is, is that node's affair. Whoever installs one keeps its own cursors; what its handler has not had and
+the snapshot does not retain any more is a gap, and is reported as one when delivery comes to it.
+
+`dump` reads one state of the buffer while the node goes on. `check` reads a whole snapshot before anything of it is believed. `restore` is one transaction: a
+crash leaves the old state or the new one. `mark` is Raft's, and is kept beside what was restored, so that a restart can finish an installation of which
+the log does not know yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO, NamedTuple
+
+from coterie.actors.replication.buffer import BufferState, BufferWrite, Remembered, ReplicationBuffer, StoredBatch
+from coterie.proto import snapshot
+from coterie.proto.errors import WireError
+from coterie.proto.record_batch import decode_batch
+from coterie.proto.snapshot import BATCH, END, HEAD, IDS, MAX_IDS, ROSTER, TOPIC, encode_frame
+
+
+class Content(NamedTuple):
+    """What a snapshot says, but for its batches. topics: {name: (next seq, first retained seq)}."""
+
+    applied: tuple[int, int]
+    topics: dict[str, tuple[int, int]]
+    ids: list[Remembered]
+    roster: bytes | None
+
+
+def dump(buffer: ReplicationBuffer, out: IO[bytes]) -> tuple[int, int]:
+    """Write a snapshot of `buffer` to `out`; the (index, term) where it ends. Any thread. Raises OSError, StorageError."""
+    out.write(snapshot.MAGIC)
+    count = 0
+    with buffer.frozen() as (state, batches):
+        for frame in _frames(state, batches):
+            out.write(frame)
+            count += 1
+        out.write(encode_frame(END, count))
+        return state.applied
+
+
+def _frames(state: BufferState, batches: Iterator[StoredBatch]) -> Iterator[bytes]:
+    yield encode_frame(HEAD, *state.applied)
+    for topic, stored in state.topics.items():
+        if stored.next_seq:
+            yield encode_frame(TOPIC, topic, stored.next_seq, stored.first_seq)
+    for batch in batches:
+        yield encode_frame(BATCH, *batch)
+    for at in range(0, len(state.dedupe), MAX_IDS):
+        yield encode_frame(IDS, [list(remembered) for remembered in state.dedupe[at : at + MAX_IDS]])
+    if state.roster is not None:
+        yield encode_frame(ROSTER, state.roster)
+
+
+def check(stream: IO[bytes]) -> Content:
+    """Read all of it, from its beginning. Raises WireError, which says what is wrong with it."""
+    applied, roster = (0, 0), None
+    topics: dict[str, tuple[int, int]] = {}
+    ids: list[Remembered] = []
+    reached: dict[str, int] = {}
+    for kind, values in snapshot.read(stream):
+        if kind == HEAD:
+            applied = (values[0], values[1])
+        elif kind == TOPIC:
+            topic, next_seq, first_seq = values
+            if topic in topics or not 1 <= first_seq <= next_seq:
+                raise WireError(f"snapshot: topic {topic!r} stands at {first_seq}..{next_seq}, or twice")
+            topics[topic], reached[topic] = (next_seq, first_seq), first_seq
+        elif kind == BATCH:
+            _check_batch(StoredBatch(*values), reached, applied[0])
+        elif kind == IDS:
+            ids += [_remembered(values_of_one) for values_of_one in values[0]]
+        elif kind == ROSTER:
+            roster = values[0]
+    for topic, (next_seq, _) in topics.items():
+        if reached[topic] != next_seq:
+            raise WireError(f"snapshot: the batches of {topic!r} end at {reached[topic]}, its next seq is {next_seq}")
+    if len({remembered.message_id for remembered in ids}) < len(ids):
+        raise WireError("snapshot: a message id stands twice in the window")
+    return Content(applied, topics, ids, roster)
+
+
+def _check_batch(batch: StoredBatch, reached: dict[str, int], applied: int) -> None:
+    if batch.count < 1 or batch.first_seq != reached.get(batch.topic) or batch.index > applied:
+        raise WireError(f"snapshot: a batch of {batch.count} records of {batch.topic!r} at {batch.first_seq}, entry {batch.index}")
+    opened = decode_batch(batch.data)
+    if opened.topic != batch.topic or len(opened.records) != batch.count:
+        raise WireError(f"snapshot: the batch of {batch.topic!r} at {batch.first_seq} does not hold what its head says")
+    reached[batch.topic] += batch.count
+
+
+def _remembered(values: object) -> Remembered:
+    if isinstance(values, list) and [value.__class__ for value in values] == [bytes, str, int, int]:
+        return Remembered(*values)
+    raise WireError("snapshot: a message id is not in its form")
+
+
+class _Batches:
+    """The batches of a snapshot, as often as they are asked for: a transaction that is run again reads them again. Without those that the buffer has."""
+
+    def __init__(self, stream: IO[bytes], known: dict[str, int]) -> None:
+        self._stream, self._known = stream, known
+
+    def __iter__(self) -> Iterator[StoredBatch]:
+        self._stream.seek(0)
+        for kind, values in snapshot.read(self._stream):
+            if kind == BATCH:
+                batch = StoredBatch(*values)
+                if batch.first_seq >= self._known.get(batch.topic, 0):
+                    yield batch
+
+
+def restore(buffer: ReplicationBuffer, stream: IO[bytes], content: Content, mark: bytes) -> None:
+    """Put the snapshot, which was checked, in the place of what `buffer` holds. One transaction. Raises StorageError."""
+    state = buffer.load()
+    known, restart = {}, {}
+    for topic, (next_seq, first_seq) in content.topics.items():
+        stored = state.topics.get(topic)
+        if stored is None or stored.next_seq < first_seq:
+            restart[topic] = first_seq
+        known[topic] = min(stored.next_seq, next_seq) if stored is not None and topic not in restart else 0
+    change = BufferWrite(
+        batches=_Batches(stream, known),
+        restart=restart,
+        applied=content.applied,
+        dedupe_drop=[remembered.message_id for remembered in state.dedupe],
+        dedupe_add=content.ids,
+        roster=content.roster,
+        mark=mark,
+    )
+    buffer.write(change)

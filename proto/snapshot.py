@@ -1,0 +1,96 @@
+"""The content of a snapshot: what publishing has made of the log up to one entry, as a stream of frames (docs/formats.md, "Snapshot").
+
+    magic, then frames: length (4 bytes), CRC-32 of the body (4 bytes), body; big-endian
+    body: msgpack [kind, …]
+
+    1 head    [1, Raft index, term]                              first, once
+    2 topic   [2, name, next seq, first retained seq]            before its batches
+    3 batch   [3, topic, first seq, count, Raft index, data]     of a topic in order, without a hole, up to its next seq
+    4 ids     [4, [[message id, topic, seq, Raft index], …]]     the window of message ids, oldest first
+    5 roster  [5, document]
+    6 end     [6, frames before it]                              last, once: without it the snapshot is cut off
+
+A reader checks all of it before it believes any of it: `read` raises WireError at the first thing that is not so. A kind that it does not know is one of
+them: leaving something out would make this state differ from the others'.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any, Final, NamedTuple
+
+import msgpack
+
+from coterie.proto.errors import WireError
+
+MAGIC: Final = b"coterie snapshot\x01\n"
+HEAD, TOPIC, BATCH, IDS, ROSTER, END = range(1, 7)
+MAX_FRAME: Final = 64 << 20
+MAX_IDS: Final = 1024  # of one frame
+
+_FRAME = struct.Struct(">II")
+_SHAPES: Final[dict[int, tuple[type, ...]]] = {
+    HEAD: (int, int),
+    TOPIC: (str, int, int),
+    BATCH: (str, int, int, int, bytes),
+    IDS: (list,),
+    ROSTER: (bytes,),
+    END: (int,),
+}
+
+
+class Frame(NamedTuple):
+    kind: int
+    values: tuple[Any, ...]
+
+
+def encode_frame(kind: int, *values: object) -> bytes:
+    body = msgpack.packb([kind, *values], use_bin_type=True)
+    return _FRAME.pack(len(body), zlib.crc32(body)) + bytes(body)
+
+
+def read(stream: IO[bytes]) -> Iterator[Frame]:
+    """The frames between the head's and the end's, those two included. Raises WireError."""
+    if stream.read(len(MAGIC)) != MAGIC:
+        raise WireError("this is no snapshot of coterie, or one of a format that this version does not know")
+    count = 0
+    while True:
+        frame = _next(stream, count)
+        if (frame.kind == HEAD) != (count == 0):
+            raise WireError(f"snapshot: frame {count} is of kind {frame.kind}")
+        if frame.kind == END and frame.values[0] != count:
+            raise WireError(f"snapshot: {count} frames came of {frame.values[0]}")
+        yield frame
+        if frame.kind == END:
+            if stream.read(1):
+                raise WireError("snapshot: something follows its end")
+            return
+        count += 1
+
+
+def _next(stream: IO[bytes], number: int) -> Frame:
+    start = stream.read(_FRAME.size)
+    if len(start) < _FRAME.size:
+        raise WireError(f"snapshot: cut off after {number} frames")
+    length, crc = _FRAME.unpack(start)
+    if length > MAX_FRAME:
+        raise WireError(f"snapshot: frame {number} has {length} bytes, above {MAX_FRAME}")
+    body = stream.read(length)
+    if len(body) < length:
+        raise WireError(f"snapshot: cut off in frame {number}")
+    if zlib.crc32(body) != crc:
+        raise WireError(f"snapshot: frame {number} is damaged (CRC)")
+    try:
+        values = msgpack.unpackb(body, raw=False, strict_map_key=True)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise WireError(f"snapshot: frame {number} does not decode: {error}") from None
+    if not isinstance(values, list) or not values or values[0] not in _SHAPES:
+        raise WireError(f"snapshot: frame {number} is of a kind that this version does not know")
+    shape = _SHAPES[values[0]]
+    if len(values) != len(shape) + 1 or any(value.__class__ is not kind for value, kind in zip(values[1:], shape, strict=True)):
+        raise WireError(f"snapshot: frame {number} is not in the form of its kind, {values[0]}")
+    if any(value.__class__ is int and not 0 <= value < 1 << 63 for value in values):
+        raise WireError(f"snapshot: frame {number} holds a number out of range")
+    return Frame(values[0], tuple(values[1:]))
