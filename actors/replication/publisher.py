@@ -19,7 +19,6 @@ writer is more than `MOST_UNSTORED` bytes behind does `Applied` wait, which stop
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +28,7 @@ from typing import Any, ClassVar, Final
 import attrs
 
 from coterie.actors.base import LATER, Actor, Crash
-from coterie.actors.errors import CoterieError, Indeterminate, NoQuorum, NotLeader, loggable
+from coterie.actors.errors import CoterieError, Indeterminate, NoQuorum, NotLeader
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import (
     Appended,
@@ -40,21 +39,17 @@ from coterie.actors.messages import (
     MakeDurable,
     ProposalsFailed,
     Publish,
-    ReplicationView,
-    RosterMember,
     SetHandler,
     TakeSnapshot,
-    TopicStatus,
     Topology,
 )
 from coterie.actors.replication import spans
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.forwarding import Forwarding, LeaderLink, Link, Reception
+from coterie.actors.replication.losses import Losses
 from coterie.actors.replication.messages import (
-    DeliveryView,
     ForwardedBatch,
     ForwardReply,
-    GetDeliveryView,
     LinkClosed,
     NewBatches,
     OwnPublish,
@@ -75,6 +70,7 @@ from coterie.actors.replication.snapshots import Content
 from coterie.actors.replication.state_machine import StateMachine
 from coterie.actors.replication.state_transfer import Installed, StateTransfer
 from coterie.actors.replication.takeover import TakeOvers
+from coterie.actors.replication.views import TopicRow, answer_view
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
 from coterie.actors.tracing import TRACING
@@ -85,7 +81,6 @@ TELL_ENTRIES: Final = 1024
 TELL_BYTES: Final = 4 << 20
 MOST_UNSTORED: Final = 256 << 20  # bytes
 FORWARD_PATIENCE: Final = 30.0  # seconds
-LOG_EVERY: Final = 5.0  # seconds between log lines about told publishes that failed
 
 
 @attrs.define(frozen=True)
@@ -131,13 +126,14 @@ class Publisher(Actor):
         self._leader_link, self._peers, self._wall = leader_link, peers, wall
         limits = limits or Limits()
         self._metrics = metrics or NoMetrics()
+        self._losses = Losses(self._metrics, self.log)
         self._waiting = Waiting(limits.max_payload, limits.request_timeout, limits.waiting_records, limits.waiting_bytes)
         self._window = Window(limits.window, machine.last_seq)
         self._proposals = Proposals(raft, self._window, limits.entry_bytes, limits.entries, node)
-        self._forwarding = Forwarding(self._open_link, self._waiting, limits.window, limits.entry_bytes, self._count_told, node)
+        self._forwarding = Forwarding(self._open_link, self._waiting, limits.window, limits.entry_bytes, self._losses.told, node)
         self._reception = Reception(self._waiting)
-        self._reader = Reader(self._count, self.log)
-        self._registrar = Registrar(raft, machine.roster, self._count)
+        self._reader = Reader(self._losses.count, self.log)
+        self._registrar = Registrar(raft, machine.roster, self._losses.count)
         self._take_overs = TakeOvers(node, raft, limits.take_over_from_go)
         self._transfer = StateTransfer(node, buffer, writer, snapshots, self.ref.send, self._installed)
         self._topology = Topology()
@@ -148,8 +144,6 @@ class Publisher(Actor):
         self._apply_held: int | None = None
         self._ticking = False
         self._lagging: set[str] = set()
-        self._counters: dict[str, int] = {}
-        self._logged_at = 0.0
         self._handlers: dict[type, Callable[[Any], Any]] = {
             Committed: self._committed,
             PeerAcks: self._acknowledged,
@@ -182,7 +176,7 @@ class Publisher(Actor):
             except CoterieError as error:
                 if self.reply_to is not None:
                     raise
-                self._count_told(1, error)
+                self._losses.told(1, error)
             return LATER
         handler = self._handlers.get(message.__class__)
         if handler is None:
@@ -263,7 +257,7 @@ class Publisher(Actor):
                     proposal.trace.appended(index)
                 for chunk in proposal.all_chunks():
                     if chunk.early and not chunk.settled:
-                        self._count("answers_lost", answer_early(chunk, index))
+                        self._losses.count("answers_lost", answer_early(chunk, index))
 
     def _proposals_failed(self, message: ProposalsFailed) -> None:
         for proposal in message.contexts:
@@ -342,7 +336,7 @@ class Publisher(Actor):
                 for batch, chunks, place in zip(own.batches, own.chunks, placed, strict=True):
                     lost = answer(chunks, batch.topic, entry.index, place)
                     if lost:
-                        self._count("answers_lost", lost)
+                        self._losses.count("answers_lost", lost)
                 self._metrics.commit_seconds(time.monotonic() - own.started, sum(len(b.records) for b in own.batches))
         self._hand_out(message.entries[-1][0].index if message.entries else 0, traced)
 
@@ -431,27 +425,7 @@ class Publisher(Actor):
 
     def _fail(self, chunks: list[Chunk], error: CoterieError) -> None:
         for chunk in chunks:
-            self._count_told(fail(chunk, error), error)
-
-    def _count_told(self, told: int, error: CoterieError) -> None:
-        """`told` publishes that nobody waits for came to nothing."""
-        if not told:
-            return
-        self._count(f"told_{type(error).__name__}", told)
-        now = time.monotonic()
-        if now - self._logged_at >= LOG_EVERY:
-            self._logged_at = now
-            self.log.warning(
-                "%d publishes that nobody waits for failed (further ones are counted): %s",
-                told,
-                loggable(error),
-                extra={"error": type(error).__name__},
-            )
-
-    def _count(self, reason: str, n: int) -> None:
-        if n:
-            self._counters[reason] = self._counters.get(reason, 0) + n
-            self._metrics.dropped(reason, n)
+            self._losses.told(fail(chunk, error), error)
 
     def _not_leader(self) -> NotLeader:
         leader = self._topology.leader_id
@@ -460,40 +434,20 @@ class Publisher(Actor):
     # -- the view -------------------------------------------------------------------------------------------------------------
 
     def _view(self, _: GetReplicationView) -> Any:
-        """Publisher's and delivery's parts together; the second part is put in by the delivery's thread."""
-        seqs = {topic: next_seq - 1 for topic, next_seq in self._known.items()}
-        rows = [
-            (t, seq, self._stored.get(t, (1, 1))[0], self._window.acked(t) if self._topology.leads else {})
-            for t, seq in sorted(seqs.items())
-        ]
-        applied, waiting, counters = self._machine.applied[0], self._waiting.records, dict(self._counters)
-        roster = tuple(
-            RosterMember(row.id, row.addr, None if row.meta is None else dict(row.meta)) for row in self._machine.roster.sorted()
-        )
-        reply = self.reply_to
-        if reply is None:
+        if self.reply_to is None:
             return None
-        asked: LightFuture = self._delivery.ask(GetDeliveryView(), block=False)
-
-        def complete() -> None:
-            found = asked.get() if asked.error is None else DeliveryView({}, {}, (f"delivery does not answer: {asked.error}",))
-            topics = tuple(TopicStatus(t, seq, found.delivered.get(t, 0), first, acked) for t, seq, first, acked in rows)
-            counts = {**counters, **found.counters}
-            reply.set(ReplicationView(topics, applied, waiting, counts, found.warnings, roster, found.failing, found.dead_letters))
-
-        asked.on_done(partial(_quietly, complete))
+        leads, stored = self._topology.leads, self._stored
+        rows = [
+            TopicRow(topic, next_seq - 1, stored.get(topic, (1, 1))[0], self._window.acked(topic) if leads else {})
+            for topic, next_seq in sorted(self._known.items())
+        ]
+        answer_view(self.reply_to, self._delivery, rows, self._machine, self._waiting.records, self._losses.counters)
         return LATER
 
 
 def _overdue(chunk: Chunk, now: float) -> bool:
     """Whether a proposed chunk has waited too long. The deadline of a forwarded one is about room in the window; its publisher watches the real one."""
     return chunk.deadline + (FORWARD_PATIENCE if chunk.ticket is not None else 0.0) <= now
-
-
-def _quietly(step: Callable[[], None]) -> None:
-    """The asker may have given up and resolved its future itself."""
-    with contextlib.suppress(Exception):
-        step()
 
 
 def _typed(error: Exception) -> CoterieError:
