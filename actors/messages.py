@@ -415,7 +415,9 @@ class Appended:
 
 @attrs.define(frozen=True)
 class TakeSnapshot:
-    """Ask the publisher, who may take long. -> Snapshot: what the state machine is now."""
+    """Ask the publisher, who may take long. -> Snapshot: what the state machine is now, in the form that `peer` takes."""
+
+    peer: str
 
 
 @attrs.define(frozen=True)

@@ -54,7 +54,9 @@ def encode_frame(kind: int, *values: object) -> bytes:
 def read(stream: IO[bytes]) -> Iterator[Frame]:
     """The frames between the head's and the end's, those two included. Raises WireError."""
     if stream.read(len(MAGIC)) != MAGIC:
-        raise WireError("this is no snapshot of coterie, or one of a format that this version does not know")
+        raise WireError(
+            "this is no snapshot of coterie (of a node of go-cluster, perhaps, which knows no topics), or one of a later format"
+        )
     count = 0
     while True:
         frame = _next(stream, count)

@@ -159,7 +159,7 @@ class Outgoing:
         self._tell(wish.peer, token, index, answer)
 
     def _send(self, wish: SendSnapshot, header: Header) -> tuple[int, Response | RpcError | None]:
-        asked = self._take(TakeSnapshot())
+        asked = self._take(TakeSnapshot(wish.peer))
         if asked is None:
             return 0, None
         taken: Snapshot = asked.get(timeout=TAKE_PATIENCE)

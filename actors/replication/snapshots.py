@@ -18,6 +18,7 @@ from coterie.actors.replication.buffer import BufferState, BufferWrite, Remember
 from coterie.proto import snapshot
 from coterie.proto.errors import WireError
 from coterie.proto.record_batch import decode_batch
+from coterie.proto.roster import encode_document
 from coterie.proto.snapshot import BATCH, END, HEAD, IDS, MAX_IDS, ROSTER, TOPIC, encode_frame
 
 
@@ -39,6 +40,13 @@ def dump(buffer: ReplicationBuffer, out: IO[bytes]) -> tuple[int, int]:
             out.write(frame)
             count += 1
         out.write(encode_frame(END, count))
+        return state.applied
+
+
+def document(buffer: ReplicationBuffer, out: IO[bytes]) -> tuple[int, int]:
+    """Write what a node of go-cluster restores: the roster's document. As `dump`."""
+    with buffer.frozen() as (state, _):
+        out.write(state.roster if state.roster is not None else encode_document(()))
         return state.applied
 
 

@@ -15,14 +15,14 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from coterie.actors.errors import CoterieError, InvalidRequest
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import Committed, InstallSnapshot, Snapshot
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.messages import MakeSafe, Restore
-from coterie.actors.replication.snapshots import Content, dump
+from coterie.actors.replication.snapshots import Content, document, dump
 
 
 class Installed:
@@ -51,15 +51,15 @@ class StateTransfer:
         self.installing = False
         self.held: list[Committed] = []
 
-    def take(self, reply: LightFuture) -> None:
-        """Resolve `reply` with a Snapshot, some time later."""
-        threading.Thread(target=self._take, args=(reply,), name=f"{self._node}/snapshot", daemon=True).start()
+    def take(self, foreign: bool, reply: LightFuture) -> None:
+        """Resolve `reply` with a Snapshot, some time later. foreign: for a node of go-cluster, whose state is the roster's document and nothing else."""
+        threading.Thread(target=self._take, args=(document if foreign else dump, reply), name=f"{self._node}/snapshot", daemon=True).start()
 
-    def _take(self, reply: LightFuture) -> None:
+    def _take(self, write: Callable[[ReplicationBuffer, IO[bytes]], tuple[int, int]], reply: LightFuture) -> None:
         content = None
         try:
             content = tempfile.TemporaryFile(dir=self._directory, prefix="snapshot-")  # noqa: SIM115 - it is the taker's to close
-            index, term = dump(self._buffer, content)
+            index, term = write(self._buffer, content)
             size = content.tell()
             content.seek(0)
         except Exception as error:  # noqa: BLE001 - whatever it is, the taker hears it

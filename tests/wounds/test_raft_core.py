@@ -3,10 +3,14 @@
 import pytest
 
 from coterie.actors.raft.membership import AddVoter, RemoveServer
+from coterie.actors.raft.memory_log import MemoryLog
 from coterie.actors.raft.node import Role
-from coterie.actors.raft.ready import BecameLeader, LeaderChanged, LostLeadership
+from coterie.actors.raft.ready import BecameLeader, LeaderChanged, LostLeadership, SnapshotToken
 from coterie.actors.raft.refusals import NotLeading
-from coterie.proto.raft_messages import AppendResponse, VoteRequest
+from coterie.actors.raft.settings import Settings
+from coterie.actors.raft.snapshot_desk import SnapshotDesk
+from coterie.proto.raft_messages import COMMAND, AppendResponse, Entry, VoteRequest
+from coterie.transport.logs import Log
 from tests.sim.bugs import planted
 from tests.sim.disk import SimDisk
 from tests.sim.kernel import InvariantViolated
@@ -184,3 +188,34 @@ def test_stale_reads_from_a_deposed_leader_are_never_confirmed() -> None:
     cluster.now = now
     cluster.settle()
     assert new.confirm(now, now)
+
+
+def test_a_snapshot_that_fails_is_not_sent_in_a_loop_and_nothing_goes_while_one_is_on_its_way() -> None:
+    """hashicorp/raft 697, 212; consul 9609: the install is slower than the truncation, and begins again for ever."""
+    cluster = RaftCluster("n1", "n2", "n3")
+    one = cluster.bootstrap("n1")
+    cluster.stop("n3")
+    cluster.propose(b"a", b"b")
+    cluster.pass_time(0.1)
+    one.disk.compact(one.core.applied)
+    cluster.allowed["n1", "n3"] = 1  # what comes after the first probe is lost
+    cluster.restart("n3")
+    cluster.pass_time(20)
+    assert 2 <= one.core.counters()["snapshots_failed"] <= 7, "the pause between two of them grows"
+    cluster.allowed = {}
+    cluster.reconnect(("n1", "n3"))
+    cluster.pass_time(2)
+    assert cluster["n3"].commands() == [b"a", b"b"]
+
+    log, told = MemoryLog(), []
+    log.append([Entry(index, 1, COMMAND, b"x") for index in range(1, 1001)])
+    desk = SnapshotDesk("n1", log, Settings(trailing_entries=10), None, lambda _: None, told.append, Log("test"), None)
+    desk._compaction.appended(1000, 1000)
+    desk._outgoing._latest["n3"] = SnapshotToken(1, 1)
+    desk._compaction.allowed(1000, 1000)
+    desk._step_at = 0.0
+    assert desk.compact(5.0) == 6.0
+    assert log.first_index == 1, "what follows the snapshot under way is still there"
+    desk._outgoing._latest.clear()
+    desk.compact(7.0)
+    assert log.first_index == 991

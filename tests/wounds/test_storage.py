@@ -10,8 +10,10 @@ import pytest
 
 from coterie import Cluster, Config, HandlerActor, StorageError
 from coterie.actors.lmdb_env import Identity
+from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.replication.buffer import BufferWrite, Remembered, StoredBatch
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
+from coterie.proto.raft_messages import COMMAND, Entry
 from tests.product.nodes import free_port
 from tests.product.wait import wait_for
 
@@ -123,3 +125,17 @@ def test_how_much_room_the_files_take_is_shown(tmp_path, monkeypatch):
             return all(f'coterie_storage_used_bytes{{store="{store}"}}' in text for store in ("raft", "buffer"))
 
         wait_for(shown, WAIT, "the supervisor's next look around")
+
+
+def test_the_file_of_the_log_does_not_grow_while_it_is_compacted(tmp_path):
+    """vault 11072, boltdb 640: what was deleted makes room for what comes, so that a log of a bounded length has a file of a bounded size."""
+    log = LmdbLog.open(tmp_path / "raft", Identity("n1", "a" * 32))
+    sizes = []
+    for round_ in range(12):
+        for part in range(10):
+            first = log.last_index + 1
+            log.append([Entry(first + n, 1 + round_, COMMAND, random.Random(part).randbytes(2000)) for n in range(100)])
+        log.compact(log.last_index - 100)
+        sizes.append(log.usage().used_bytes)
+    log.close()
+    assert sizes[-1] <= sizes[3] * 1.1, sizes
