@@ -32,8 +32,6 @@ from coterie.actors.messages import (
     Subscribe,
 )
 
-__all__ = ["Callbacks", "EventBus", "EventStream"]
-
 MISSED: Final = "missed by slow listeners"  # the name of this count in the status and the metrics
 LOOK_AGAIN: Final = 0.2  # seconds between looks whether an actor that missed events has room again
 

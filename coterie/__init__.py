@@ -29,7 +29,7 @@ _HOMES = {
         "AlreadyMember BindFailed ConfigError CoterieError DeadlineExceeded HandlerFailed Indeterminate InvalidRequest "
         "NoQuorum NotLeader Overloaded PayloadTooLarge StorageError UnknownMember Unreachable VersionMismatch"
     ),
-    "coterie.actors.event_bus": "EventStream",
+    "coterie.actors.event_stream": "EventStream",
     "coterie.actors.handler": "HandlerActor Record",
     "coterie.actors.messages": (
         "ClusterStatus DeadLetter DeadLettered DeadLetters ElectionEnd ElectionStart Event EventsMissed Failing Join Joined LeaderChanged LeaderInfo "

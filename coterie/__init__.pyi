@@ -15,7 +15,7 @@ from coterie.actors.errors import StorageError as StorageError
 from coterie.actors.errors import UnknownMember as UnknownMember
 from coterie.actors.errors import Unreachable as Unreachable
 from coterie.actors.errors import VersionMismatch as VersionMismatch
-from coterie.actors.event_bus import EventStream as EventStream
+from coterie.actors.event_stream import EventStream as EventStream
 from coterie.actors.handler import HandlerActor as HandlerActor
 from coterie.actors.handler import Record as Record
 from coterie.actors.messages import ClusterStatus as ClusterStatus

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any
 
 from coterie.actors.config import Config
-from coterie.actors.event_bus import EventStream
+from coterie.actors.event_stream import EventStream
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import (
     Acks,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coterie.actors.config import Config
-from coterie.actors.event_bus import EventStream
+from coterie.actors.event_stream import EventStream
 from coterie.actors.messages import (
     Acks,
     ClusterStatus,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from coterie import ClusterSupervisor, Config, Join, MemberFailed, MemberJoin, MemberLeave, Publish, Status, Subscribe, TransferLeadership
-from coterie.actors.event_bus import EventStream
+from coterie.actors.event_stream import EventStream
 from coterie.actors.messages import ClusterStatus, Event, MemberEvent, MemberStatus
 from coterie.actors.supervisor import ClusterRef
 from coterie.proto.gossip_messages import ALIVE, LEFT

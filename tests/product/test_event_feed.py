@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from coterie import Cluster, Config
-from coterie.actors.event_bus import EventStream
+from coterie.actors.event_stream import EventStream
 from coterie.actors.management import event_feed, http_app
 from coterie.actors.management.event_feed import EventFeed, event_document
 from coterie.actors.messages import ElectionStart, LeaderChanged, MemberJoin, ReplicationGap, Subscribe
