@@ -1,4 +1,4 @@
-"""The same questions over gRPC, for `--mgmt-proto grpc`. Answers have the shape that HTTP gives them."""
+"""The same questions over gRPC, for `--mgmt-proto grpc`, in the JSON that nodes of go-cluster take too. Answers have the shape that HTTP gives them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from coterie.transport.grpc_client import ChannelPool
 def _client(target: Target) -> Iterator[NodeClient]:
     pool = ChannelPool(tls=target.tls)
     try:
-        yield NodeClient(pool, forwarded=False)
+        yield NodeClient(pool, forwarded=False, as_json=True)
     finally:
         pool.close()
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from coterie.actors.errors import CoterieError, Indeterminate, Unreachable
+from coterie.actors.errors import CoterieError, Indeterminate, NotLeader, Unreachable
 from coterie.actors.future import LightFuture
 from coterie.actors.management.failures import from_answer, from_failure
 from coterie.actors.management.grpc_api import FORWARDED
@@ -23,6 +23,8 @@ from coterie.actors.management.node_api import Batch
 from coterie.actors.management.requests import parse_status
 from coterie.actors.messages import Joined, Left, Published
 from coterie.actors.tracing import SpanContext, headers_of
+from coterie.proto import cluster_json
+from coterie.proto.errors import WireError
 from coterie.proto.generated import cluster_pb2 as cluster
 from coterie.proto.generated import node_pb2 as node
 from coterie.transport.grpc_client import Answer, ChannelPool, ClientStream
@@ -33,6 +35,7 @@ _MANAGEMENT: Final = "/cluster.v1.Management/"
 _REPLICATION: Final = "/cluster.v1.Replication/"
 _NODE: Final = "/coterie.v1.Node/"
 
+M = TypeVar("M", bound=Message)
 OnReply = Callable[[int, bytes | None, Exception | None], None]
 OnClosed = Callable[[Exception | None], None]
 
@@ -40,8 +43,10 @@ OnClosed = Callable[[Exception | None], None]
 class NodeClient:
     """Asks other nodes by the address of their gRPC server (host:port); `pool` is shared with the node's other uses."""
 
-    def __init__(self, pool: ChannelPool, node_id: str = "", forwarded: bool = True) -> None:
-        """forwarded: False for an operator's tool, whose requests the other node may still pass on."""
+    def __init__(self, pool: ChannelPool, node_id: str = "", forwarded: bool = True, as_json: bool = False) -> None:
+        """forwarded: False for an operator's tool, whose requests the other node may still pass on. as_json: say what is in `cluster.proto` in JSON, which nodes of
+        go-cluster understand too (their server takes JSON whatever the content type says)."""
+        self._json = as_json
         self._pool = pool
         self._node_id = node_id
         self._metadata = (FORWARDED,) if forwarded else ()
@@ -55,14 +60,18 @@ class NodeClient:
             _MANAGEMENT + "AppWrite",
             cluster.AppWriteRequest(op=op, data=data),
             timeout,
-            lambda b: cluster.AppWriteResponse.FromString(b).data,
+            lambda b: bytes(_said(cluster.AppWriteResponse, b).data),
             trace=trace,
         )
 
     def publish(self, address: str, topic: str, data: bytes, timeout: float) -> LightFuture:
         """One record by the management API, which does not tell its place. -> Published with seq and index 0."""
         return self._call(
-            address, _MANAGEMENT + "AppSync", cluster.AppSyncRequest(topic=topic, data=data), timeout, lambda _: Published(topic, 0, 0)
+            address,
+            _MANAGEMENT + "AppSync",
+            cluster.AppSyncRequest(topic=topic, data=data),
+            timeout,
+            _then(cluster.AppSyncResponse, Published(topic, 0, 0)),
         )
 
     def read(self, address: str, op: str, data: bytes, timeout: float, trace: SpanContext | None = None) -> LightFuture:
@@ -72,11 +81,13 @@ class NodeClient:
     def join(self, address: str, member_id: str, raft_addr: str, timeout: float) -> LightFuture:
         """-> Joined."""
         request = cluster.JoinRequest(id=member_id, raft_addr=raft_addr)
-        return self._call(address, _MANAGEMENT + "Join", request, timeout, lambda _: Joined(member_id, raft_addr))
+        return self._call(address, _MANAGEMENT + "Join", request, timeout, _then(cluster.JoinResponse, Joined(member_id, raft_addr)))
 
     def leave(self, address: str, member_id: str, timeout: float) -> LightFuture:
         """-> Left."""
-        return self._call(address, _MANAGEMENT + "Leave", cluster.LeaveRequest(id=member_id), timeout, lambda _: Left(member_id))
+        return self._call(
+            address, _MANAGEMENT + "Leave", cluster.LeaveRequest(id=member_id), timeout, _then(cluster.LeaveResponse, Left(member_id))
+        )
 
     def status(self, address: str, timeout: float) -> LightFuture:
         """That node's own view. -> ClusterStatus."""
@@ -85,7 +96,7 @@ class NodeClient:
             _MANAGEMENT + "GetStatus",
             cluster.GetStatusRequest(),
             timeout,
-            lambda body: parse_status(json.loads(cluster.GetStatusResponse.FromString(body).data)),
+            lambda body: parse_status(json.loads(cluster_json.read(cluster.GetStatusResponse, body).data)),
             repeatable=True,
         )
 
@@ -116,10 +127,11 @@ class NodeClient:
                 future.set(read(answer.body or b""))
             except CoterieError as told:
                 future.fail(told)
-            except (DecodeError, ValueError) as bad:
+            except (DecodeError, WireError, ValueError) as bad:
                 future.fail(Indeterminate(f"{address}: the answer to {method} cannot be read: {bad}"))
 
-        self._pool.call(address, method, request.SerializeToString(), max(0.001, timeout), done, metadata)
+        body = cluster_json.write(request, self._json and not method.startswith(_NODE))
+        self._pool.call(address, method, body, max(0.001, timeout), done, metadata)
         return future
 
     # -- streams: opening one raises Unreachable when this node is stopping ----------------------------------------------------------
@@ -187,6 +199,24 @@ class AckStream:
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _said(kind: type[M], body: bytes) -> M:
+    """The answer. Raises the error in it: of a node of ours it has come in the trailing metadata before, one of go-cluster has no more than its text."""
+    reply: Any = cluster_json.read(kind, body)
+    if reply.error == "not leader":
+        raise NotLeader("", getattr(reply, "leader", ""))
+    if reply.error:
+        raise CoterieError(reply.error)
+    return reply  # type: ignore[no-any-return]
+
+
+def _then(kind: type[M], reply: Any) -> Callable[[bytes], Any]:
+    def read(body: bytes) -> Any:
+        _said(kind, body)
+        return reply
+
+    return read
 
 
 def _opened(stream: ClientStream | None) -> ClientStream:

@@ -75,11 +75,11 @@ def go_asker(programs: Path, stack: ExitStack) -> Callable[[str], LinePeer]:
 
 
 @pytest.fixture
-def go_leader(programs: Path, stack: ExitStack) -> Callable[[str], LinePeer]:
-    """Starts a node that gossips and serves gRPC as a leader of go-cluster does."""
+def go_leader(programs: Path, stack: ExitStack) -> Callable[..., LinePeer]:
+    """Starts a node that gossips and serves gRPC as a leader of go-cluster does; further arguments are its flags."""
 
-    def start(name: str) -> LinePeer:
-        peer = LinePeer(name, programs / "leader", "-name", name)
+    def start(name: str, *flags: str) -> LinePeer:
+        peer = LinePeer(name, programs / "leader", "-name", name, *flags)
         stack.callback(peer.close)
         return peer
 

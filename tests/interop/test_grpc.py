@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,7 +20,8 @@ from coterie.actors.errors import HandlerFailed
 from coterie.actors.handler import Record
 from coterie.actors.replication.foreign import FROM
 from coterie.proto.grpc_standard import HEALTH, REFLECTION
-from tests.interop.support import LinePeer
+from tests.authority import Authority, Files
+from tests.interop.support import LinePeer, Said
 
 pytestmark = [pytest.mark.go, pytest.mark.timeout(300)]
 
@@ -192,7 +197,7 @@ def test_a_go_subscriber_moves_with_the_leader_and_misses_nothing(ours: Callable
 
 
 def test_a_member_that_only_gossips_follows_a_go_leader_and_acknowledges(
-    ours: Callable[..., Ours], go_leader: Callable[[str], LinePeer]
+    ours: Callable[..., Ours], go_leader: Callable[..., LinePeer]
 ) -> None:
     leader = go_leader("g1")
     node = ours("n1", handler=False, seeds_csv=leader.address)
@@ -237,9 +242,7 @@ def test_a_member_that_only_gossips_follows_a_go_leader_and_acknowledges(
     assert status.dropped["management: foreign records again"] == 2
 
 
-def test_writes_go_to_a_go_leader_and_publishes_wait_for_one_of_ours(
-    ours: Callable[..., Ours], go_leader: Callable[[str], LinePeer]
-) -> None:
+def test_writes_go_to_a_go_leader_and_publishes_wait_for_one_of_ours(ours: Callable[..., Ours], go_leader: Callable[..., LinePeer]) -> None:
     leader = go_leader("g1")
     node = ours("n1", seeds_csv=leader.address)
     until(lambda: leads(node.cluster, "g1"), "n1 has asked who leads")
@@ -261,8 +264,46 @@ def test_writes_go_to_a_go_leader_and_publishes_wait_for_one_of_ours(
     assert metric(node.addresses["http"], "go_cluster_grpc_conn_active") == 1
 
 
+def test_a_go_leader_behind_mutual_tls_is_followed_too(
+    ours: Callable[..., Ours], go_leader: Callable[..., LinePeer], tmp_path: Path
+) -> None:
+    authority = Authority()
+    theirs, mine = (Files(tmp_path / name, authority.pem, authority.issue(name)) for name in ("g1", "n1"))
+    leader = go_leader("g1", "-tls", str(theirs.cert.parent))
+    node = ours("n1", seeds_csv=leader.address, **mine.config())
+    leader.wait_for("subscribed", lambda line: line["node"] == "n1", within=PATIENCE)
+    leader.ask("publish", topic="t", data=b64(b"secret"))
+    node.wait_had("t", b"secret")
+    leader.wait_for("ack", within=PATIENCE)
+    assert node.cluster.write("demo", b"abc", timeout=PATIENCE) == b"go:abc"
+
+
+def test_clusterctl_asks_a_node_of_go_cluster_as_it_asks_ours(go_leader: Callable[..., LinePeer]) -> None:
+    leader = go_leader("g1", "-force")
+    where = ("--addr", leader.wait_for("started")["mgmt"], "--mgmt-proto", "grpc")
+
+    def clusterctl(*arguments: str) -> Said:
+        ran = subprocess.run(
+            [sys.executable, "-m", "coterie.cli", *arguments, *where, "--output", "json"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return json.loads(ran.stdout)  # type: ignore[no-any-return]
+
+    assert clusterctl("status")["LeaderID"] == "g1"
+    assert clusterctl("join", "--id", "n9", "--raft-addr", "127.0.0.1:1")["accepted"]
+    assert clusterctl("leave", "--id", "n9")["accepted"]
+    assert text(clusterctl("write", "demo", "abc")["data"]) == b"go:abc"
+    leader.ask("refuse", reason="sold out")
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        clusterctl("write", "demo", "abc")
+    assert "sold out" in refused.value.stdout + refused.value.stderr
+
+
 def test_in_a_quorum_the_go_leader_that_raft_elected_is_followed_until_one_of_ours_leads(
-    ours: Callable[..., Ours], go_server: Callable[[str], LinePeer], go_leader: Callable[[str], LinePeer]
+    ours: Callable[..., Ours], go_server: Callable[[str], LinePeer], go_leader: Callable[..., LinePeer]
 ) -> None:
     node = ours("n1", bootstrap=True)
     server, leader = go_server("g1"), go_leader("g1")  # one node of go-cluster: its Raft, and the rest of it

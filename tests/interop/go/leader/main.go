@@ -1,6 +1,6 @@
 // Command leader is a node of go-cluster as others see it when it leads: it gossips as a hashicorp/memberlist node whose metadata has its management address and nothing
 // else, and serves cluster.v1.Management and cluster.v1.Replication over gRPC in JSON. Its codec is chosen by the content-subtype of each call, so a caller that does not
-// say json is not understood. It is driven by lines (see package lines).
+// say json is not understood (but see -force). It is driven by lines (see package lines).
 //
 // Events: started {addr, mgmt}, join {node}, subscribed {node}, unsubscribed {node}, ack {topic, seq, node}, write {op, data}, asked {what}.
 // Commands: join {addrs}; leads {leader, term}: what its status says; publish {topic, data}: gives the next seq and sends to all; send {topic, data, seq}: sends as it is;
@@ -9,14 +9,19 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"flag"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/hashicorp/memberlist"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"coterie.test/interop/lines"
 	"coterie.test/interop/model"
@@ -163,8 +168,34 @@ func (events) NotifyJoin(node *memberlist.Node) { lines.Event("join", lines.Fiel
 func (events) NotifyLeave(*memberlist.Node)     {}
 func (events) NotifyUpdate(*memberlist.Node)    {}
 
+func serverOptions(directory string, force bool) ([]grpc.ServerOption, error) {
+	var options []grpc.ServerOption
+	if force {
+		options = append(options, grpc.ForceServerCodec(model.Codec{}))
+	}
+	if directory == "" {
+		return options, nil
+	}
+	pair, err := tls.LoadX509KeyPair(filepath.Join(directory, "cert.pem"), filepath.Join(directory, "key.pem"))
+	if err != nil {
+		return nil, err
+	}
+	pem, err := os.ReadFile(filepath.Join(directory, "ca.pem"))
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errors.New("ca.pem: no certificate")
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	return append(options, grpc.Creds(credentials.NewTLS(config))), nil
+}
+
 func main() {
 	name := flag.String("name", "", "name of the node")
+	directory := flag.String("tls", "", "directory of ca.pem, cert.pem and key.pem: TLS, with client certificates")
+	force := flag.Bool("force", false, "JSON whatever the content type says, as go-cluster's own server has it")
 	flag.Parse()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -174,7 +205,11 @@ func main() {
 		name: *name, mgmt: listener.Addr().String(), leader: *name, term: 7,
 		seq: map[string]uint64{}, subscribers: map[int]chan model.Record{},
 	}
-	server := grpc.NewServer()
+	options, err := serverOptions(*directory, *force)
+	if err != nil {
+		lines.Die(err)
+	}
+	server := grpc.NewServer(options...)
 	n.register(server)
 	go func() { lines.Die(server.Serve(listener)) }()
 
