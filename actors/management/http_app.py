@@ -115,7 +115,8 @@ class _Endpoints:
         return PlainTextResponse(reason or "ok", status_code=503 if reason else 200)
 
     async def metrics(self, request: Request) -> Response:
-        return Response(self._service.metrics(), headers={"content-type": METRICS_TYPE})
+        text = await asyncio.to_thread(self._service.metrics)  # with many topics it takes its time, and others ask whether this node lives
+        return Response(text, headers={"content-type": METRICS_TYPE})
 
     async def dead_letters(self, request: Request) -> Response:
         try:

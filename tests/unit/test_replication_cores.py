@@ -49,6 +49,18 @@ class TestWindow:
         window.acknowledge("b", {"t": 35}, False)
         assert window.room("t") == 5, "it is near the end again, and counts"
 
+    def test_heard_is_who_lives_announced_itself_and_is_not_silent(self):
+        window = self.make({})
+        window.set_live(frozenset("abc"))
+        for node in "abd":
+            window.acknowledge(node, {}, True)
+        window.acknowledge("c", {"t": 1}, False)
+        assert window.heard() == frozenset("ab"), "c has not announced itself, d does not live"
+        window.set_silent(frozenset("b"))
+        assert window.heard() == frozenset("a")
+        window.new_leadership()
+        assert window.heard() == frozenset()
+
     def test_it_shuts_at_the_slowest_and_opens_by_its_acknowledgement(self):
         last = {"t": 0}
         window = self.make(last)
