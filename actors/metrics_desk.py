@@ -33,6 +33,7 @@ class MetricsDesk:
     def __init__(self, rooms: Rooms, picture: Picture, ref: Ref, post: Callable[[Callable[[], None]], object]) -> None:
         self._rooms, self._picture, self._ref, self._post = rooms, picture, ref, post
         self.metrics = rooms.metrics
+        self._raft = picture.raft  # the latest view, of a change or of a look: its contact with the voters ages
         self._refresh_at = self.next_time = time.monotonic()
 
     # -- at each change -------------------------------------------------------------------------------------------------------
@@ -42,11 +43,10 @@ class MetricsDesk:
         self.metrics.term(now.term)
         self.metrics.members(len(now.live))
         self.metrics.leader(now.leads, bool(now.leader_id))
-        raft, membership = self._picture.raft, self._picture.membership
-        voters, living = living_voters(self._picture.me, raft, membership)
-        self.metrics.quorum(now.in_quorum, len(voters), len(living))
+        self._show_quorum(now.in_quorum)
 
     def raft(self, view: RaftView) -> None:
+        self._raft = view
         self.metrics.raft(view)
 
     def membership(self, view: MembershipView) -> None:
@@ -79,7 +79,7 @@ class MetricsDesk:
         self._show_storage()
         for which, end in rooms.tls.expiries().items() if rooms.tls is not None else ():
             metrics.certificate(which, end)
-        self._show(rooms.raft.ask(GetRaftView(), block=False), self._show_raft)
+        self._show(rooms.raft.ask(GetRaftView(), block=False), self.refreshed)
         self._show(rooms.membership.ask(GetMembership(), block=False), metrics.membership)
         self._show(rooms.publisher.ask(GetReplicationView(), block=False), metrics.replication)
         self._show(rooms.events.ask("missed", block=False), metrics.events_missed)
@@ -93,11 +93,15 @@ class MetricsDesk:
 
         asked.on_done(answered)
 
-    def _show_raft(self, view: RaftView) -> None:
-        """Its contact with each voter is newer than at the last change, and so is the number of those that live."""
-        self.metrics.raft(view)
-        voters, living = living_voters(self._picture.me, view, self._picture.membership)
-        self.metrics.quorum(self._picture.topology.in_quorum, len(voters), len(living))
+    def refreshed(self, view: RaftView) -> None:
+        """The answer to a look, unless it was overtaken by what Raft has told since."""
+        if (view.term, view.commit_index) >= (self._raft.term, self._raft.commit_index):
+            self.raft(view)
+            self._show_quorum(self._picture.topology.in_quorum)
+
+    def _show_quorum(self, in_it: bool) -> None:
+        voters, living = living_voters(self._picture.me, self._raft, self._picture.membership)
+        self.metrics.quorum(in_it, len(voters), len(living))
 
     def _show_storage(self) -> None:
         """How large the node's files are, and what is left beside them; nothing of a store that is closed already."""
