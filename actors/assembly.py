@@ -30,22 +30,7 @@ from coterie.actors.management.server import ManagementAddresses, ManagementServ
 from coterie.actors.management.service import ClusterService
 from coterie.actors.membership.actor import MembershipActor
 from coterie.actors.membership.sources import source
-from coterie.actors.messages import (
-    Condition,
-    DeadLetters,
-    Emit,
-    GetMembership,
-    GetRaftView,
-    Here,
-    LeaveGossip,
-    MembershipEvent,
-    MembershipView,
-    RaftView,
-    Requeue,
-    Subscribe,
-    Topology,
-    TransferLeadership,
-)
+from coterie.actors.messages import Condition, DeadLetters, Here, Requeue, Subscribe, TransferLeadership
 from coterie.actors.observability.metrics import Metrics
 from coterie.actors.raft.actor import RaftActor, SetSink
 from coterie.actors.raft.lmdb_log import LmdbLog
@@ -58,6 +43,7 @@ from coterie.actors.replication.lmdb_buffer import LmdbBuffer
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.publisher import Limits
 from coterie.actors.replication.room import Replication
+from coterie.actors.room_messages import Emit, GetMembership, GetRaftView, LeaveGossip, MembershipEvent, MembershipView, RaftView, Topology
 from coterie.actors.topology import META_LEADS, META_RAFT, own_meta
 from coterie.actors.wires import Wires
 from coterie.proto.raft_messages import Entry

@@ -22,7 +22,6 @@ from coterie.actors.event_stream import CurrentState, EventStream, State
 from coterie.actors.messages import (
     ElectionEnd,
     ElectionStart,
-    Emit,
     Event,
     EventsMissed,
     LeaderChanged,
@@ -31,6 +30,7 @@ from coterie.actors.messages import (
     MemberJoin,
     Subscribe,
 )
+from coterie.actors.room_messages import Emit
 
 MISSED: Final = "missed by slow listeners"  # the name of this count in the status and the metrics
 LOOK_AGAIN: Final = 0.2  # seconds between looks whether an actor that missed events has room again

@@ -20,7 +20,8 @@ import attrs
 from coterie.actors.base import Actor
 from coterie.actors.dead_letters import read_letter
 from coterie.actors.errors import HandlerFailed
-from coterie.actors.messages import DeadLetter, Deliver, Delivered, HandleRead, HandleWrite
+from coterie.actors.messages import DeadLetter
+from coterie.actors.room_messages import Deliver, Delivered, HandleRead, HandleWrite
 from coterie.actors.traced import traced_call, traced_handler
 from coterie.actors.tracing import TRACING
 

@@ -18,8 +18,8 @@ from coterie.actors.assembly import Rooms
 from coterie.actors.base import Ref
 from coterie.actors.errors import StorageError
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import GetMembership, GetRaftView, GetReplicationView, MembershipView, RaftView, Topology
 from coterie.actors.observability.metrics import SAMPLE_EVERY
+from coterie.actors.room_messages import GetMembership, GetRaftView, GetReplicationView, MembershipView, RaftView, Topology
 from coterie.actors.status import living_voters
 from coterie.actors.topology import Picture
 from coterie.transport import logs

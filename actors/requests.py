@@ -21,20 +21,9 @@ from coterie.actors.assembly import Rooms
 from coterie.actors.base import Ref
 from coterie.actors.errors import CoterieError, InvalidRequest, NotLeader
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import (
-    ChangeQuorum,
-    ConfirmLeadership,
-    HandleRead,
-    HandleWrite,
-    Join,
-    Joined,
-    Leave,
-    Left,
-    Read,
-    TransferLeadership,
-    Write,
-)
+from coterie.actors.messages import Join, Joined, Leave, Left, Read, TransferLeadership, Write
 from coterie.actors.replication.requests import check_timeout
+from coterie.actors.room_messages import ChangeQuorum, ConfirmLeadership, HandleRead, HandleWrite
 from coterie.actors.routing import Request, Router
 from coterie.actors.topology import Picture
 from coterie.actors.traced import current_context

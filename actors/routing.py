@@ -16,7 +16,7 @@ from typing import Any
 
 from coterie.actors.errors import CoterieError, Indeterminate, NoQuorum, NotLeader, Unreachable
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Topology
+from coterie.actors.room_messages import Topology
 
 RETRY_PAUSE = 0.05  # seconds before a leader that could not be reached is tried again
 

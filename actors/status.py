@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from coterie.actors.messages import ClusterStatus, Member, MembershipView, MemberStatus, PeerView, RaftView, ReplicationView
+from coterie.actors.messages import ClusterStatus, MemberStatus
+from coterie.actors.room_messages import Member, MembershipView, PeerView, RaftView, ReplicationView
 from coterie.actors.topology import is_foreign
 
 SILENT_AFTER = 2.0  # seconds without an answer after which a leader counts a voter as dead

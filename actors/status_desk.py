@@ -17,16 +17,9 @@ import attrs
 from coterie.actors.assembly import Rooms
 from coterie.actors.event_bus import MISSED
 from coterie.actors.future import LightFuture, gather
-from coterie.actors.messages import (
-    ClusterStatus,
-    GetMembership,
-    GetRaftView,
-    GetReplicationView,
-    RaftView,
-    ReplicationView,
-    Status,
-)
+from coterie.actors.messages import ClusterStatus, Status
 from coterie.actors.replication.requests import check_timeout
+from coterie.actors.room_messages import GetMembership, GetRaftView, GetReplicationView, RaftView, ReplicationView
 from coterie.actors.status import combine
 from coterie.actors.topology import Picture
 from coterie.actors.tracing import TRACING

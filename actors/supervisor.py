@@ -27,10 +27,7 @@ from coterie.actors.future import LightFuture
 from coterie.actors.messages import (
     Condition,
     DeadLetters,
-    Emit,
     Event,
-    GetMembership,
-    GetRaftView,
     Here,
     Join,
     LeaderChanged,
@@ -38,13 +35,9 @@ from coterie.actors.messages import (
     MemberFailed,
     MemberJoin,
     MemberLeave,
-    MembershipEvent,
-    MembershipView,
-    RaftView,
     Read,
     RegisterHandler,
     Requeue,
-    SetMeta,
     Status,
     Subscribe,
     TransferLeadership,
@@ -54,6 +47,7 @@ from coterie.actors.metrics_desk import MetricsDesk
 from coterie.actors.raft.ready import ElectionStarted
 from coterie.actors.reference import ClusterRef
 from coterie.actors.requests import Requests
+from coterie.actors.room_messages import Emit, GetMembership, GetRaftView, MembershipEvent, MembershipView, RaftView, SetMeta
 from coterie.actors.routing import Router
 from coterie.actors.status_desk import StatusDesk
 from coterie.actors.topology import Picture

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from coterie.actors.messages import MembershipView, PeerView, RaftView, RosterMember, Topology
+from coterie.actors.messages import RosterMember
+from coterie.actors.room_messages import MembershipView, PeerView, RaftView, Topology
 from coterie.transport.addresses import Address, parse_address
 from coterie.transport.errors import AddressError
 

@@ -18,7 +18,8 @@ from opentelemetry import trace
 
 from coterie.actors.base import Ref
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Deliver, Here, Join, Leave, Publish, Read, TransferLeadership, Write
+from coterie.actors.messages import Here, Join, Leave, Publish, Read, TransferLeadership, Write
+from coterie.actors.room_messages import Deliver
 from coterie.actors.tracing import TRACING, Span, SpanContext, SpanKind, attributes_of, context_of, headers_of
 
 __all__ = ["Traced", "TracedPublisher", "ask_traced", "current_context", "traced_call", "traced_handler"]

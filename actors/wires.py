@@ -14,12 +14,12 @@ from coterie.actors.errors import CoterieError, InvalidRequest, NotLeader
 from coterie.actors.management.client import AckStream, NodeClient
 from coterie.actors.management.node_api import Batch, NodePorts
 from coterie.actors.management.replication_api import RecordSource, ReplicationPorts
-from coterie.actors.messages import Topology
 from coterie.actors.replication.buffer import StoredBatch
 from coterie.actors.replication.following import FollowSource
 from coterie.actors.replication.messages import AcksArrived, ForwardedBatch, SessionClosed
 from coterie.actors.replication.room import Replication
 from coterie.actors.replication.subscriptions import Subscriptions
+from coterie.actors.room_messages import Topology
 
 SHARE_PAUSE: Final = 0.5  # seconds
 TELL_TIMEOUT: Final = 2.0  # seconds

@@ -12,9 +12,10 @@ from typing import Any
 
 from coterie.actors.base import Actor
 from coterie.actors.handler import HandlerActor
-from coterie.actors.messages import Committed, Propose, Publish, SetHandler, Topology
+from coterie.actors.messages import Publish
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.room import Replication
+from coterie.actors.room_messages import Committed, Propose, SetHandler, Topology
 from coterie.proto.raft_messages import COMMAND, Entry
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from benchmarks import common, profiling
 from coterie.actors.lmdb_env import Identity
-from coterie.actors.messages import ChangeQuorum, GetRaftView, Propose
 from coterie.actors.raft.actor import RaftActor
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.settings import Settings
+from coterie.actors.room_messages import ChangeQuorum, GetRaftView, Propose
 
 MODULE = "benchmarks.raft_alone"
 

@@ -11,8 +11,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import PeerView, RaftView
 from coterie.actors.observability.metrics import Metrics
+from coterie.actors.room_messages import PeerView, RaftView
 
 TOPIC = ("topic",)
 NODE = ("node", "topic")

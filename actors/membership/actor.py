@@ -33,7 +33,7 @@ from coterie.actors.membership.member_store import MemberStore
 from coterie.actors.membership.seeking import Seeker
 from coterie.actors.membership.settings import Settings
 from coterie.actors.membership.workers import Workers
-from coterie.actors.messages import GetMembership, LeaveGossip, MembershipEvent, MembershipView, SetMeta
+from coterie.actors.room_messages import GetMembership, LeaveGossip, MembershipEvent, MembershipView, SetMeta
 from coterie.proto.gossip_messages import LEFT, Ack, Message, NodeState, Ping, PushPull, StreamMessage
 from coterie.proto.gossip_security import Security
 from coterie.transport.addresses import format_address

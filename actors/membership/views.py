@@ -8,7 +8,7 @@ from typing import Final
 
 from coterie.actors.errors import InvalidRequest
 from coterie.actors.membership import effects
-from coterie.actors.messages import Member, MembershipEvent
+from coterie.actors.room_messages import Member, MembershipEvent
 from coterie.proto.gossip_messages import ALIVE, DEAD, LEFT, META_MAX, SUSPECT
 from coterie.transport.addresses import format_address
 

@@ -16,11 +16,11 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from coterie.actors.messages import MembershipView, RaftView, ReplicationView
 from coterie.actors.observability.exposition import exposition
 from coterie.actors.observability.inboxes import Inboxes
 from coterie.actors.observability.replication import LATENCY_BUCKETS, ReplicationSeries
 from coterie.actors.observability.views import Views
+from coterie.actors.room_messages import MembershipView, RaftView, ReplicationView
 
 __all__ = ["SAMPLE_EVERY", "ChannelMetrics", "Metrics"]
 

@@ -15,7 +15,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from coterie.actors.messages import MembershipView, RaftView
+from coterie.actors.room_messages import MembershipView, RaftView
 
 __all__ = ["Views", "packets_dropped"]
 

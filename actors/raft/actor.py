@@ -21,19 +21,7 @@ from typing import Any, Final
 from coterie.actors.base import LATER, Actor, Crash, Ref
 from coterie.actors.errors import BindFailed, CoterieError, Indeterminate, NotLeader, StorageError, Unreachable
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import (
-    Appended,
-    Applied,
-    ChangeQuorum,
-    Committed,
-    ConfirmLeadership,
-    GetRaftView,
-    ProposalsFailed,
-    Propose,
-    RaftView,
-    TakeOver,
-    TransferLeadership,
-)
+from coterie.actors.messages import TransferLeadership
 from coterie.actors.raft import ready as core_events
 from coterie.actors.raft import refusals
 from coterie.actors.raft.changes import QuorumChange
@@ -46,6 +34,18 @@ from coterie.actors.raft.ready import Ready
 from coterie.actors.raft.settings import Settings
 from coterie.actors.raft.snapshot_desk import SnapshotDesk
 from coterie.actors.raft.views import raft_view
+from coterie.actors.room_messages import (
+    Appended,
+    Applied,
+    ChangeQuorum,
+    Committed,
+    ConfirmLeadership,
+    GetRaftView,
+    ProposalsFailed,
+    Propose,
+    RaftView,
+    TakeOver,
+)
 from coterie.proto.gotime import from_unix
 from coterie.proto.raft_messages import Configuration, Header, Server
 from coterie.transport.addresses import advertised

@@ -21,12 +21,13 @@ from typing import Any
 
 from coterie.actors.errors import CoterieError, Indeterminate, NotLeader, Unreachable
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import ChangeQuorum, TransferLeadership
+from coterie.actors.messages import TransferLeadership
 from coterie.actors.raft import refusals
 from coterie.actors.raft.changes import Outcome, QuorumChange
 from coterie.actors.raft.core import RaftCore
 from coterie.actors.raft.node import Role
 from coterie.actors.raft.ready import TransferFailed
+from coterie.actors.room_messages import ChangeQuorum
 from coterie.proto.raft_messages import Header, Server
 
 

@@ -18,7 +18,6 @@ from typing import IO, Any, Final
 
 from coterie.actors.errors import CoterieError
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import InstallSnapshot, MakeDurable
 from coterie.actors.raft.compaction import Compaction
 from coterie.actors.raft.core import RaftCore
 from coterie.actors.raft.log import RaftLog, SnapshotMark
@@ -27,6 +26,7 @@ from coterie.actors.raft.ready import Ready, SnapshotToken
 from coterie.actors.raft.settings import Settings
 from coterie.actors.raft.shipping import Incoming, Outgoing
 from coterie.actors.raft.snapshots import mark_of
+from coterie.actors.room_messages import InstallSnapshot, MakeDurable
 from coterie.proto.raft_messages import Header, Request, Response, RpcError, SnapshotRequest
 from coterie.proto.raft_stream import SnapshotData
 from coterie.transport.logs import Log

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from coterie.actors.messages import PeerView, RaftView
 from coterie.actors.raft import core as core_module
 from coterie.actors.raft.core import RaftCore
+from coterie.actors.room_messages import PeerView, RaftView
 from coterie.proto.raft_messages import NONVOTER, VOTER, Server
 
 _SUFFRAGE: Final = {VOTER: "voter", NONVOTER: "learner"}

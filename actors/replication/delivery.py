@@ -30,7 +30,7 @@ from coterie.actors.base import Actor, Crash
 from coterie.actors.dead_letters import describe
 from coterie.actors.errors import StorageError
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Deliver, Delivered, Publish, ReplicationGap, SetHandler, Topology
+from coterie.actors.messages import Publish, ReplicationGap
 from coterie.actors.replication.buffer import BufferState, Gap, ReplicationBuffer, StoredBatch
 from coterie.actors.replication.delivery_queue import TopicQueue
 from coterie.actors.replication.letters import Letters
@@ -48,6 +48,7 @@ from coterie.actors.replication.messages import (
     Stored,
 )
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
+from coterie.actors.room_messages import Deliver, Delivered, SetHandler, Topology
 from coterie.proto.errors import WireError
 from coterie.proto.record_batch import decode_batch
 

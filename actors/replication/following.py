@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Final, Protocol
 
 from coterie.actors.base import Actor, Crash
-from coterie.actors.messages import Topology
 from coterie.actors.replication.buffer import BufferState, Gap, ReplicationBuffer, StoredBatch
 from coterie.actors.replication.messages import LinkClosed, Stored, StreamedBatches
+from coterie.actors.room_messages import Topology
 
 READ_BYTES: Final = 1 << 20
 READ_BATCHES: Final = 256

@@ -27,9 +27,9 @@ import pykka
 
 from coterie.actors.base import Actor, Crash
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Deliver, Delivered, SetHandler, Topology
 from coterie.actors.replication.messages import DeliveryDone, LinkClosed
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
+from coterie.actors.room_messages import Deliver, Delivered, SetHandler, Topology
 
 __all__ = ["FROM", "ForeignFollower", "ForeignLink", "Taken"]
 

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from coterie.actors.errors import CoterieError
-from coterie.actors.messages import Propose, Published
+from coterie.actors.messages import Published
 from coterie.actors.replication import spans
 from coterie.actors.replication.packing import Chunk
 from coterie.actors.replication.spans import EntrySpans
 from coterie.actors.replication.state_machine import Placed
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
+from coterie.actors.room_messages import Propose
 from coterie.actors.tracing import TRACING
 from coterie.proto.forwarding import Duplicates, encode_answer
 from coterie.proto.record_batch import MAX_RECORDS, Batch, encode_batch, encode_entry

@@ -30,19 +30,7 @@ import attrs
 from coterie.actors.base import LATER, Actor, Crash
 from coterie.actors.errors import CoterieError, Indeterminate, NoQuorum, NotLeader
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import (
-    Appended,
-    Applied,
-    Committed,
-    GetReplicationView,
-    InstallSnapshot,
-    MakeDurable,
-    ProposalsFailed,
-    Publish,
-    SetHandler,
-    TakeSnapshot,
-    Topology,
-)
+from coterie.actors.messages import Publish
 from coterie.actors.replication import spans
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.forwarding import Forwarding, LeaderLink, Link, Reception
@@ -73,6 +61,18 @@ from coterie.actors.replication.takeover import TakeOvers
 from coterie.actors.replication.views import TopicRow, answer_view
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
+from coterie.actors.room_messages import (
+    Appended,
+    Applied,
+    Committed,
+    GetReplicationView,
+    InstallSnapshot,
+    MakeDurable,
+    ProposalsFailed,
+    SetHandler,
+    TakeSnapshot,
+    Topology,
+)
 from coterie.actors.tracing import TRACING
 
 TICK: Final = 0.05  # seconds

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from coterie.actors.errors import CoterieError, NoQuorum, Overloaded
-from coterie.actors.messages import Topology
 from coterie.actors.replication.window import Window
+from coterie.actors.room_messages import Topology
 
 
 def why_waiting(topic: str, topology: Topology, window: Window, room: int, refusal: CoterieError | None) -> CoterieError:

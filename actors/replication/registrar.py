@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from coterie.actors.messages import Propose, RosterMember, Topology
+from coterie.actors.messages import RosterMember
 from coterie.actors.replication.roster import Roster
+from coterie.actors.room_messages import Propose, Topology
 from coterie.proto.errors import WireError
 from coterie.proto.roster import RosterCommand, RosterRow, decode_command, encode_command, removal
 

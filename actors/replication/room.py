@@ -8,7 +8,7 @@ from typing import Any
 
 from coterie.actors.base import Crash, Ref
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Publish, SetHandler, Topology
+from coterie.actors.messages import Publish
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.buffer_writer import BufferWriter
 from coterie.actors.replication.delivery import Delivery, SendAcks
@@ -22,6 +22,7 @@ from coterie.actors.replication.publisher import Limits, Publisher
 from coterie.actors.replication.recovery import Past, recovered
 from coterie.actors.replication.subscriber import Subscribers
 from coterie.actors.replication.subscriptions import Subscriptions
+from coterie.actors.room_messages import SetHandler, Topology
 
 
 class Replication:

@@ -19,10 +19,10 @@ from typing import IO, Any
 
 from coterie.actors.errors import CoterieError, InvalidRequest
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Committed, InstallSnapshot, Snapshot
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.messages import MakeSafe, Restore
 from coterie.actors.replication.snapshots import Content, document, dump
+from coterie.actors.room_messages import Committed, InstallSnapshot, Snapshot
 
 
 class Installed:

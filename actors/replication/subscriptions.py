@@ -29,10 +29,10 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from coterie.actors.errors import AlreadyMember, CoterieError, NotLeader, Overloaded, StorageError
-from coterie.actors.messages import Topology
 from coterie.actors.replication.buffer import BufferState, Gap, ReplicationBuffer
 from coterie.actors.replication.messages import Stored
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
+from coterie.actors.room_messages import Topology
 from coterie.proto.errors import WireError
 from coterie.proto.record_batch import decode_batch
 

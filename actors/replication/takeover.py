@@ -13,7 +13,7 @@ from __future__ import annotations
 import zlib
 from typing import Any, Final
 
-from coterie.actors.messages import TakeOver, Topology
+from coterie.actors.room_messages import TakeOver, Topology
 
 PATIENCE: Final = 0.3  # seconds; up to twice that, by the node's name
 EVERY: Final = 5.0  # seconds between two attempts

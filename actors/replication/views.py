@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import ReplicationView, RosterMember, TopicStatus
+from coterie.actors.messages import RosterMember, TopicStatus
 from coterie.actors.replication.messages import DeliveryView, GetDeliveryView
 from coterie.actors.replication.state_machine import StateMachine
+from coterie.actors.room_messages import ReplicationView
 
 
 class TopicRow(NamedTuple):

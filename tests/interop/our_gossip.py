@@ -13,7 +13,7 @@ import threading
 from coterie.actors.base import Crash, Ref
 from coterie.actors.membership.actor import MembershipActor
 from coterie.actors.membership.discovery import StaticSeeds
-from coterie.actors.messages import GetMembership, LeaveGossip, Member, MembershipEvent, MembershipView, SetMeta
+from coterie.actors.room_messages import GetMembership, LeaveGossip, Member, MembershipEvent, MembershipView, SetMeta
 from coterie.proto.gossip_security import Security
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coterie.actors.errors import Unreachable
-from coterie.actors.messages import GetMembership, MembershipView
+from coterie.actors.room_messages import GetMembership, MembershipView
 from coterie.proto.gossip_security import Security
 from coterie.transport.tls import Tls
 from tests.authority import Authority, Files

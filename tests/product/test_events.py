@@ -25,7 +25,7 @@ from coterie import (
     MemberLeave,
 )
 from coterie.actors.event_bus import MISSED
-from coterie.actors.messages import Emit
+from coterie.actors.room_messages import Emit
 from tests.product.nodes import process_cluster
 from tests.product.wait import wait_for
 

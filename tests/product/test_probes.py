@@ -8,7 +8,7 @@ import pytest
 from coterie import Cluster, Config, Indeterminate, StorageError
 from coterie.actors.assembly import Rooms
 from coterie.actors.lmdb_env import LmdbEnvironment
-from coterie.actors.messages import RaftView
+from coterie.actors.room_messages import RaftView
 from tests.product.wait import wait_for
 
 FREE = {"raft_addr": "127.0.0.1:0", "mem_bind": "127.0.0.1:0", "mgmt_addr": "127.0.0.1:0"}

@@ -9,7 +9,11 @@ from contextlib import contextmanager
 from coterie.actors.base import Actor
 from coterie.actors.errors import NotLeader
 from coterie.actors.handler import HandlerActor
-from coterie.actors.messages import (
+from coterie.actors.replication.memory_buffer import MemoryBuffer
+from coterie.actors.replication.messages import AcksArrived, ForwardedBatch, SessionClosed
+from coterie.actors.replication.publisher import Limits
+from coterie.actors.replication.room import Replication
+from coterie.actors.room_messages import (
     Appended,
     Applied,
     Committed,
@@ -20,10 +24,6 @@ from coterie.actors.messages import (
     TakeOver,
     Topology,
 )
-from coterie.actors.replication.memory_buffer import MemoryBuffer
-from coterie.actors.replication.messages import AcksArrived, ForwardedBatch, SessionClosed
-from coterie.actors.replication.publisher import Limits
-from coterie.actors.replication.room import Replication
 from coterie.proto.raft_messages import COMMAND, Entry
 
 

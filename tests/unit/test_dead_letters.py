@@ -12,11 +12,12 @@ from coterie.actors.dead_letters import OWN_BYTES, OWN_HEADERS, PREFIX, describe
 from coterie.actors.errors import InvalidRequest
 from coterie.actors.handler import HandlerActor, ObjectHandler
 from coterie.actors.management.requests import OPERATIONS, letters_document, parse_letters
-from coterie.actors.messages import DeadLetter, DeadLettered, DeadLetters, Publish, Requeue, SetHandler, Topology
+from coterie.actors.messages import DeadLetter, DeadLettered, DeadLetters, Publish, Requeue
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.packing import record_size
 from coterie.actors.replication.publisher import Limits
 from coterie.actors.replication.requests import MAX_HEADERS
+from coterie.actors.room_messages import SetHandler, Topology
 from coterie.proto.record_batch import decode_batch, encode_batch
 from tests.unit.replication_support import Notes, actor_of, cluster, eventually
 

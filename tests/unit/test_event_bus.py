@@ -20,7 +20,6 @@ from coterie.actors.event_stream import Backlog, CurrentState
 from coterie.actors.messages import (
     ElectionEnd,
     ElectionStart,
-    Emit,
     Event,
     EventsMissed,
     LeaderChanged,
@@ -30,6 +29,7 @@ from coterie.actors.messages import (
     MemberLeave,
     Subscribe,
 )
+from coterie.actors.room_messages import Emit
 from tests.product.wait import wait_for
 
 WAIT = 10.0

@@ -11,7 +11,7 @@ import pytest
 from coterie.actors.base import Ref
 from coterie.actors.errors import HandlerFailed
 from coterie.actors.handler import HandlerActor, ObjectHandler, Record
-from coterie.actors.messages import Deliver, Delivered, HandleRead, HandleWrite
+from coterie.actors.room_messages import Deliver, Delivered, HandleRead, HandleWrite
 
 WAIT = 10.0
 Start = Callable[..., Ref]

@@ -14,7 +14,7 @@ from coterie.actors.errors import InvalidRequest
 from coterie.actors.membership.actor import MembershipActor
 from coterie.actors.membership.discovery import StaticSeeds
 from coterie.actors.membership.settings import Settings
-from coterie.actors.messages import GetMembership, LeaveGossip, SetMeta
+from coterie.actors.room_messages import GetMembership, LeaveGossip, SetMeta
 from coterie.proto.gossip_security import Security
 
 FAST = Settings(

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from coterie.actors.messages import Member, MembershipView, PeerView, RaftView, ReplicationView
 from coterie.actors.observability.inboxes import Inboxes
 from coterie.actors.observability.metrics import Metrics
 from coterie.actors.observability.views import packets_dropped
+from coterie.actors.room_messages import Member, MembershipView, PeerView, RaftView, ReplicationView
 from tests.metrics_contract import CONTRACT, OURS, PROCESS, FakeActor, declared, full, leading, shapes
 
 

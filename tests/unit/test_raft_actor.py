@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import pytest
 
 from coterie.actors.errors import NotLeader
-from coterie.actors.messages import ChangeQuorum, GetRaftView, Propose
 from coterie.actors.raft.actor import RaftActor
 from coterie.actors.raft.memory_log import MemoryLog
 from coterie.actors.raft.node import Transfer
 from coterie.actors.raft.settings import Settings
+from coterie.actors.room_messages import ChangeQuorum, GetRaftView, Propose
 from tests.product.wait import wait_for
 
 WAIT = 10.0

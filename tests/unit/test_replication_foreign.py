@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from coterie.actors.errors import Unreachable
 from coterie.actors.future import LightFuture
 from coterie.actors.handler import HandlerActor, Record
-from coterie.actors.messages import ClusterStatus, SetHandler, Topology
+from coterie.actors.messages import ClusterStatus
 from coterie.actors.replication import foreign
 from coterie.actors.replication.foreign import FROM, REMEMBERED, ForeignFollower, Taken
+from coterie.actors.room_messages import SetHandler, Topology
 
 PATIENCE = 10.0
 

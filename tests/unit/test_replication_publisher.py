@@ -8,9 +8,10 @@ import pykka
 import pytest
 
 from coterie.actors.errors import Indeterminate, InvalidRequest, NoQuorum, NotLeader, Overloaded, PayloadTooLarge
-from coterie.actors.messages import Committed, Publish, Published
+from coterie.actors.messages import Publish, Published
 from coterie.actors.replication.messages import AcksArrived
 from coterie.actors.replication.publisher import TELL_BYTES, TELL_ENTRIES, Limits
+from coterie.actors.room_messages import Committed
 from coterie.proto.raft_messages import COMMAND, NOOP, Entry
 from coterie.proto.record_batch import encode_batch, encode_entry
 from tests.unit.replication_support import cluster, eventually

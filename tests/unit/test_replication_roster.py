@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from coterie.actors.errors import Indeterminate, NotLeader, StorageError
 from coterie.actors.lmdb_env import Identity
-from coterie.actors.messages import Committed, ProposalsFailed, Propose, RosterMember, Topology
+from coterie.actors.messages import RosterMember
 from coterie.actors.replication.buffer import BufferState, BufferWrite, ReplicationBuffer
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
 from coterie.actors.replication.memory_buffer import MemoryBuffer
@@ -19,6 +19,7 @@ from coterie.actors.replication.recovery import recovered
 from coterie.actors.replication.registrar import PAUSE, Registrar, RosterProposal, due
 from coterie.actors.replication.roster import Roster
 from coterie.actors.replication.state_machine import StateMachine
+from coterie.actors.room_messages import Committed, ProposalsFailed, Propose, Topology
 from coterie.proto.raft_messages import COMMAND, NOOP, Entry
 from coterie.proto.record_batch import encode_batch, encode_entry
 from coterie.proto.roster import RosterCommand, RosterRow, encode_command, removal

@@ -7,12 +7,12 @@ import threading
 import pytest
 
 from coterie.actors.errors import AlreadyMember, NotLeader, Overloaded
-from coterie.actors.messages import Topology
 from coterie.actors.replication.buffer import BufferWrite, StoredBatch
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.messages import Stored
 from coterie.actors.replication.metrics import NoMetrics
 from coterie.actors.replication.subscriptions import MAX_KNOWN, SHOWN, STALLED, Subscription, Subscriptions
+from coterie.actors.room_messages import Topology
 from coterie.proto.record_batch import encode_batch
 
 LEADS = Topology(term=2, leader_id="n1", leads=True)

@@ -6,9 +6,9 @@ import attrs
 import pytest
 
 from coterie.actors.errors import NoQuorum
-from coterie.actors.messages import TakeOver, Topology
 from coterie.actors.replication.publisher import Limits
 from coterie.actors.replication.takeover import EVERY, PATIENCE, TakeOvers
+from coterie.actors.room_messages import TakeOver, Topology
 from tests.unit.replication_support import cluster, eventually
 from tests.unit.test_replication_publisher import ask
 

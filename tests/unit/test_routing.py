@@ -9,7 +9,7 @@ import pytest
 
 from coterie.actors.errors import CoterieError, HandlerFailed, Indeterminate, NoQuorum, NotLeader, Unreachable
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Topology
+from coterie.actors.room_messages import Topology
 from coterie.actors.routing import RETRY_PAUSE, Request, Router
 
 LEADS = Topology(1, "n1", True, True, {"n1": "n1:3"}, {"n1": "n1:2"})

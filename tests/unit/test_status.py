@@ -7,7 +7,8 @@ from typing import Any
 import attrs
 import pytest
 
-from coterie.actors.messages import ClusterStatus, Member, MembershipView, PeerView, RaftView, ReplicationView, TopicStatus
+from coterie.actors.messages import ClusterStatus, TopicStatus
+from coterie.actors.room_messages import Member, MembershipView, PeerView, RaftView, ReplicationView
 from coterie.actors.status import SILENT_AFTER, combine
 
 MGMT = {"n1": "n1:17946", "n2": "n2:17946", "n3": "n3:17946"}

@@ -11,7 +11,7 @@ import pytest
 
 from coterie import ClusterSupervisor, Config, ElectionStart, HandlerActor, Leave, Publish, Read, RegisterHandler, Status, Subscribe, Write
 from coterie.actors.errors import InvalidRequest
-from coterie.actors.messages import Emit, Member, MembershipView, RaftView
+from coterie.actors.room_messages import Emit, Member, MembershipView, RaftView
 from tests.product.wait import wait_for
 
 ANY = "127.0.0.1:0"

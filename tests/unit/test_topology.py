@@ -8,7 +8,8 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.actors.messages import Member, MembershipView, PeerView, RaftView, RosterMember
+from coterie.actors.messages import RosterMember
+from coterie.actors.room_messages import Member, MembershipView, PeerView, RaftView
 from coterie.actors.topology import leader_by_gossip, own_meta, topology
 
 

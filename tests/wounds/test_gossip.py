@@ -20,7 +20,7 @@ from coterie.actors.membership.effects import (
 )
 from coterie.actors.membership.rumours import HIGHEST
 from coterie.actors.membership.settings import Settings
-from coterie.actors.messages import MembershipView, RaftView, ReplicationView
+from coterie.actors.room_messages import MembershipView, RaftView, ReplicationView
 from coterie.actors.status import combine
 from coterie.proto.errors import WireError
 from coterie.proto.gossip_codec import decode_packet, encode_compressed, encode_message
