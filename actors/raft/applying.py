@@ -19,7 +19,7 @@ class Handout:
 
     def __init__(self, node: Node, applied: int) -> None:
         self._node = node
-        self._handed = self.applied = applied
+        self.handed = self.applied = applied
         self._chunks: deque[tuple[int, int]] = deque()  # (last index, bytes), not applied yet
         self._bytes = 0
 
@@ -30,7 +30,7 @@ class Handout:
 
     def reset(self, index: int) -> None:
         """The state machine was replaced by a snapshot that ends with entry `index`."""
-        self._handed = self.applied = index
+        self.handed = self.applied = index
         self._chunks.clear()
         self._bytes = 0
 
@@ -38,8 +38,8 @@ class Handout:
         """Will `take` give something?"""
         node, settings = self._node, self._node.settings
         return (
-            self._handed < node.commit
-            and self._handed - self.applied < settings.apply_window_entries
+            self.handed < node.commit
+            and self.handed - self.applied < settings.apply_window_entries
             and self._bytes < settings.apply_window_bytes
         )
 
@@ -48,13 +48,13 @@ class Handout:
         if not self.has_more():
             return ()
         node, settings = self._node, self._node.settings
-        room = settings.apply_window_entries - (self._handed - self.applied)
-        first = self._handed + 1
-        last = min(node.commit, self._handed + min(room, settings.apply_chunk_entries))
+        room = settings.apply_window_entries - (self.handed - self.applied)
+        first = self.handed + 1
+        last = min(node.commit, self.handed + min(room, settings.apply_chunk_entries))
         entries = node.log.entries(first, last, settings.apply_chunk_bytes)
         size = node.log.size(entries)
-        self._handed = entries[-1].index
-        self._chunks.append((self._handed, size))
+        self.handed = entries[-1].index
+        self._chunks.append((self.handed, size))
         self._bytes += size
         return list(zip(entries, self._take_contexts(first, len(entries)), strict=True))
 

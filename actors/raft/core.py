@@ -404,6 +404,11 @@ class RaftCore:
         return self._handout.applied
 
     @property
+    def handed(self) -> int:
+        """How far committed entries were given out to be applied; those above are still to be read from the log."""
+        return self._handout.handed
+
+    @property
     def last_index(self) -> int:
         return self._node.log.last_index
 

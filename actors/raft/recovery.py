@@ -21,6 +21,11 @@ def finish_installation(log: RaftLog, mark: bytes | None) -> bool:
         raise StorageError(
             f"the replication buffer: {error}; remove this server from the quorum, empty its data directory, and join it again"
         ) from error
+    if log.hard_state().term < ended.term:
+        raise StorageError(
+            f"the replication buffer was made of a snapshot of term {ended.term}, the Raft log has not been in a later term than {log.hard_state().term}: was it "
+            "removed or replaced? A server that forgot its votes must not vote: remove it from the quorum, empty its data directory, and join it again"
+        )
     if ended.index < log.first_index - 1 or (ended.index <= log.last_index and log.term(ended.index) == ended.term):
         return False
     log.reset(ended)

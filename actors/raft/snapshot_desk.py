@@ -75,7 +75,7 @@ class SnapshotDesk:
 
     def begins(self, handle: ReplyHandle, request: Request) -> LightFuture | None:
         """Before the request is told to the actor; what it gives goes with it, to `decided`."""
-        return self._incoming.begins(handle, request) if isinstance(request, SnapshotRequest) else None
+        return self._incoming.begins(handle, request) if isinstance(request, SnapshotRequest) and request.size else None
 
     def data(self, handle: ReplyHandle, data: SnapshotData | None) -> None:
         self._incoming.data(handle, data)
@@ -145,7 +145,8 @@ class SnapshotDesk:
 
     def _durable(self, index: int) -> None:
         self._asking = False
-        self._compaction.allowed(index, self.core.commit)
+        # A state machine that a snapshot has just replaced may be ahead of what was handed out; the log is still read from there.
+        self._compaction.allowed(min(index, self.core.handed), self.core.commit)
         self._step_at = time.monotonic()
 
     def compact(self, now: float) -> float | None:

@@ -202,7 +202,10 @@ class Delivery(Actor):
     def _restored(self, next_seqs: dict[str, int]) -> None:
         """A snapshot brought what this node had missed: it is in the buffer, and what is not there any more is a gap."""
         for name, next_seq in next_seqs.items():
-            topic = self._topics.setdefault(name, TopicQueue(name, 1, 0))
+            topic = self._topics.get(name)
+            if topic is None:
+                topic = self._topics[name] = TopicQueue(name, 1, 0)
+                self._show_position(topic)
             topic.last = max(topic.last, next_seq - 1)
             self._ready[name] = None
             if self._handler is None:
@@ -360,6 +363,7 @@ class Delivery(Actor):
         where = {"topic": topic.topic, "first_missing": first, "last_missing": last}
         self.log.warning("records %d to %d of %r are gone before this node had them", first, last, topic.topic, extra=where)
         topic.cursor = last + 1
+        topic.attempt, topic.failures, topic.error = 1, 0, None  # those were of a record that is gone
         self._show_position(topic)
         self._moved[topic.topic] = topic.cursor
         self._acknowledge(topic.topic, last)

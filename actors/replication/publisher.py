@@ -322,6 +322,7 @@ class Publisher(Actor):
         for entry, context in message.entries:
             self._untold_bytes += len(entry.data or b"")
             if entry.index <= machine.applied[0]:
+                self._skipped(context)
                 continue
             if entry.extensions is not None and TRACING.on and (span := spans.apply(self.node, entry)) is not None:
                 traced[entry.index] = span
@@ -339,6 +340,17 @@ class Publisher(Actor):
                         self._losses.count("answers_lost", lost)
                 self._metrics.commit_seconds(time.monotonic() - own.started, sum(len(b.records) for b in own.batches))
         self._hand_out(message.entries[-1][0].index if message.entries else 0, traced)
+
+    def _skipped(self, context: Any) -> None:
+        """A snapshot brought the outcome of an entry that was proposed here, when this node led: it is in the log, and its place is not told any more."""
+        if context.__class__ is RosterProposal:
+            self._registrar.committed(context)
+        elif context.__class__ is Proposal:
+            error = Indeterminate(
+                "the publish took effect, but a snapshot took the place of its outcome: where it stands is not known here"
+            )
+            self._proposals.ended(context, error)
+            self._fail(context.all_chunks(), error)
 
     def _hand_out(self, index: int, traced: dict[int, Any]) -> None:
         """What the state machine decided goes to the buffer and to delivery; Raft hears how far we are."""

@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 
 from coterie.actors.errors import StorageError
-from coterie.actors.replication.buffer import BufferState, ReplicationBuffer, TopicState
+from coterie.actors.replication.buffer import BufferState, BufferWrite, ReplicationBuffer, TopicState
 from coterie.actors.replication.roster import Roster
 from coterie.actors.replication.state_machine import StateMachine
 from coterie.proto.errors import WireError
@@ -35,7 +35,10 @@ def recovered(buffer: ReplicationBuffer, past: Past = lambda index: ()) -> tuple
         for topic, stored in state.topics.items():
             if stored.next_seq > 1:
                 next_seqs[topic] = _next_seq_at(buffer, topic, stored, index)
-    return StateMachine(next_seqs, state.applied, state.dedupe, roster=_roster(state, past)), state
+    roster = _roster(state, past)
+    if state.roster is None and index > 0:
+        buffer.write(BufferWrite(roster=roster.document()))  # before anything of the log that it was made from can go
+    return StateMachine(next_seqs, state.applied, state.dedupe, roster=roster), state
 
 
 def _roster(state: BufferState, past: Past) -> Roster:

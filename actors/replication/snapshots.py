@@ -18,7 +18,7 @@ from coterie.actors.replication.buffer import BufferState, BufferWrite, Remember
 from coterie.proto import snapshot
 from coterie.proto.errors import WireError
 from coterie.proto.record_batch import decode_batch
-from coterie.proto.roster import encode_document
+from coterie.proto.roster import decode_document, encode_document
 from coterie.proto.snapshot import BATCH, END, HEAD, IDS, MAX_IDS, ROSTER, TOPIC, encode_frame
 
 
@@ -83,6 +83,7 @@ def check(stream: IO[bytes]) -> Content:
             ids += [_remembered(values_of_one) for values_of_one in values[0]]
         elif kind == ROSTER:
             roster = values[0]
+            decode_document(roster)
     for topic, (next_seq, _) in topics.items():
         if reached[topic] != next_seq:
             raise WireError(f"snapshot: the batches of {topic!r} end at {reached[topic]}, its next seq is {next_seq}")

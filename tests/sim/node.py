@@ -210,8 +210,10 @@ class SimNode:
 
     def _write(self, ready: Ready) -> None:
         if ready.mark is not None:
-            assert self.installed is not None
-            self.disk.reset(*self.installed)
+            assert (
+                self.installed is not None
+            )  # perhaps a later one already: on a slow disk the log is put behind one snapshot when the next is installed
+            self.disk.reset(ready.mark, self.installed[1][: ready.mark.index])
         self.world.oracle.written(self, ready)
         self.disk.write(ready.entries, ready.hard_state, ready.truncate_from)
 
