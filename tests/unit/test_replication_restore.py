@@ -8,10 +8,11 @@ import time
 import pytest
 
 from coterie.actors.errors import Indeterminate, InvalidRequest
-from coterie.actors.messages import InstallSnapshot, Publish, ReplicationGap, RosterMember, Topology
+from coterie.actors.messages import Publish, ReplicationGap
 from coterie.actors.replication.buffer import BufferWrite, StoredBatch
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.snapshots import dump
+from coterie.actors.room_messages import InstallSnapshot, RosterMember, Topology
 from coterie.proto.record_batch import encode_batch
 from coterie.proto.roster import encode_document
 from tests.unit.replication_support import actor_of, cluster, eventually
