@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Final, Protocol
 import pykka
 
 from coterie.actors.base import Actor, Crash
+from coterie.actors.dead_letters import describe
 from coterie.actors.future import LightFuture
 from coterie.actors.replication.messages import DeliveryDone, LinkClosed
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
@@ -59,12 +60,13 @@ class ForeignLink(Protocol):
 
 
 class Taken:
-    """Which sequence numbers of one topic have been taken. They come roughly in order; what lies far below the highest counts as taken."""
+    """Which sequence numbers of one topic have been taken. They come roughly in order; what lies far below the highest counts as taken.
+    handled: the highest that the handler has had, which is what may be acknowledged."""
 
-    __slots__ = ("_seen", "highest")
+    __slots__ = ("_seen", "handled", "highest")
 
     def __init__(self) -> None:
-        self.highest = 0
+        self.highest = self.handled = 0
         self._seen: set[int] = set()
 
     def add(self, seq: int) -> bool:
@@ -92,6 +94,10 @@ class _Record:
     def forget(self) -> None:
         if self.taken is not None:
             self.taken.forget(self.seq)
+
+    def handled(self) -> None:
+        if self.taken is not None:
+            self.taken.handled = max(self.seq, self.taken.handled)
 
 
 class _AckDone:
@@ -271,8 +277,8 @@ class ForeignFollower(Actor):
         taken = record.taken = self._taken.setdefault(record.topic, Taken())
         if not taken.add(record.seq):
             self.counters["foreign records again"] += 1
-            if not self._waiting and self._outstanding is None:
-                self._acks[record.topic] = taken.highest  # its leader has not heard it
+            if taken.handled and not self._waiting and self._outstanding is None:
+                self._acks[record.topic] = taken.handled  # its leader has not heard it
             return
         self._waiting.append(record)
         self._held += len(record.data)
@@ -310,6 +316,8 @@ class ForeignFollower(Actor):
             return
         result = _result(future)
         handled = batch[: result.count]
+        for record in handled:
+            record.handled()
         self.counters["foreign records"] += len(handled)
         if handled:
             self._attempt = 1
@@ -329,7 +337,10 @@ class ForeignFollower(Actor):
             self.counters["foreign handler errors"] += 1
             if self._attempt == 1:
                 self.log.warning(
-                    "the handler raised on a record of %r from the leader; again every %g s: %r", batch[0].topic, self._retry, result.error
+                    "the handler raised on a record of %r from the leader; again every %g s: %s",
+                    batch[0].topic,
+                    self._retry,
+                    describe(result.error),
                 )
             self._attempt += 1
             self._retry_at = time.monotonic() + self._retry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -166,6 +167,55 @@ def test_a_broken_stream_is_opened_again_and_what_was_not_handled_is_taken_from_
     assert sorted(set(world.had_data(3))) == [b"1", b"2", b"3"]
     world.acked("t", 3)
     assert world.had.empty()
+
+
+def test_what_was_given_up_with_its_stream_is_not_acknowledged_by_what_comes_again(world: World) -> None:
+    """1 is handled, 2 raises, the stream breaks: when its leader sends 1 again, only 1 may be acknowledged, or it would never send 2 and 3."""
+    world.follower._actor_weakref()._retry = PATIENCE  # type: ignore[union-attr]
+    world.link.refuse_acks = 1000  # none is heard before the stream breaks
+    stream = world.follow()
+    world.gate.clear()
+    for seq, data in enumerate((b"1", b"fail", b"3"), 1):
+        stream.send("t", data, seq)
+    world.gate.set()
+    assert world.had_data(1) == [b"1"]
+    actor: Any = world.follower._actor_weakref()
+    until = time.monotonic() + PATIENCE
+    while not actor.counters["foreign handler errors"] and time.monotonic() < until:
+        time.sleep(0.01)
+    stream.end(Unreachable("gone"))
+    again = world.stream()
+    world.link.refuse_acks = 0
+    again.send("t", b"1", 1)
+    assert world.link.acks.get(timeout=PATIENCE) == ("h:1", "t", 1)
+
+
+class Unspeakable(ValueError):
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    __str__ = __repr__
+
+
+def test_an_exception_that_cannot_be_shown_is_one_like_others(world: World) -> None:
+    raised = threading.Event()
+
+    class Bad(HandlerActor):
+        def handle_sync(self, topic: str, data: bytes) -> None:
+            if not raised.is_set():
+                raised.set()
+                raise Unspeakable
+
+    handler = Bad.start()
+    world.follower.tell(SetHandler(handler))
+    world.follower.tell(led())
+    world.stream().send("t", b"1", 1)
+    try:
+        world.acked("t", 1)
+    finally:
+        handler.stop()
+    actor: Any = world.follower._actor_weakref()
+    assert not actor._restarts
 
 
 def test_an_acknowledgement_that_failed_is_sent_again(world: World) -> None:
