@@ -335,11 +335,12 @@ class Delivery(Actor):
 
     def _refill(self, topic: TopicQueue) -> None:
         """Read what comes next from the buffer. Nothing there yet: the writer will say when it is."""
-        try:
-            found = self._buffer.read(topic.topic, topic.cursor, READ_BYTES, READ_BATCHES)
-        except Gap as gap:
-            self._jump(topic, topic.cursor, gap.first_retained - 1)
-            found = self._buffer.read(topic.topic, topic.cursor, READ_BYTES, READ_BATCHES)
+        while True:
+            try:
+                found = self._buffer.read(topic.topic, topic.cursor, READ_BYTES, READ_BATCHES)
+                break
+            except Gap as gap:  # more than once, where the writer does not know of the handler yet and goes on trimming
+                self._jump(topic, topic.cursor, gap.first_retained - 1)
         before = topic.held
         for stored in found:
             topic.refilled(self._opened(stored))

@@ -217,6 +217,28 @@ def test_a_node_without_a_handler_keeps_no_more_than_the_bound_and_a_late_handle
         assert isinstance(gap, ReplicationGap) and (gap.topic, gap.first_missing, gap.last_missing) == ("t", 1, first - 1)
 
 
+class Trimming(MemoryBuffer):
+    """Trims between two readings, as a writer does that has not heard of the handler yet."""
+
+    trims = 3
+
+    def read(self, topic, seq, max_bytes, max_batches):
+        if self.trims:
+            self.trims -= 1
+            self.write(BufferWrite(trim=[(topic, self.state(topic).first_seq + 2)]))
+        return super().read(topic, seq, max_bytes, max_batches)
+
+
+def test_a_late_handler_stands_trimming_that_goes_on_while_it_looks_for_the_first_record():
+    with cluster("n1", buffers={"n1": Trimming()}, gap=0.0) as (n1, _):
+        for n in range(20):
+            publish(n1, "t", b"%d" % n)
+        eventually(lambda: n1.buffer.load().topics["t"].next_seq == 21)
+        notes = n1.handle()
+        eventually(lambda: numbers(notes) == list(range(7, 21)))
+        assert [(gap.first_missing, gap.last_missing) for gap in n1.events] == [(1, 2), (3, 4), (5, 6)]
+
+
 class BrokenDisk(MemoryBuffer):
     def write(self, change):
         raise StorageError("the disk is gone")
