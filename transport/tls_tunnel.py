@@ -73,10 +73,15 @@ class TlsTunnel:
         raise DialError("this node is stopping")
 
     def _carry(self, near: socket.socket) -> None:
-        far: socket.socket | None = None
+        sockets: list[socket.socket] = []  # all that were tried, too
+
+        def note(sock: socket.socket) -> None:
+            sockets.append(sock)
+            self._note(sock)
+
         try:
-            self._note(near)
-            far = dial(self._address, DIAL_TIMEOUT, self._note)
+            note(near)
+            far = dial(self._address, DIAL_TIMEOUT, note)
             out = OutStream(far, f"{self._name}-tunnel")
             reader = TlsReader(far, dial_tls(far, self._tls, self._address.host, grpc=True), out)
             back = threading.Thread(target=self._return, args=(reader, near), name=f"{self._name}-tunnel", daemon=True)
@@ -91,11 +96,10 @@ class TlsTunnel:
         except OSError as error:  # gRPC sees a connection that did not come to be, and says so to its caller
             LOG.debug("%s: %s", self._name, error)
         finally:
-            for sock in (near, far):
-                if sock is not None:
-                    with self._lock:
-                        self._open.discard(sock)
-                    sock.close()
+            with self._lock:
+                self._open.difference_update(sockets)
+            for sock in sockets:
+                sock.close()
 
     def _return(self, reader: TlsReader, near: socket.socket) -> None:
         try:

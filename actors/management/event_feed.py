@@ -58,8 +58,12 @@ class EventFeed:
         if len(self._streams) + self._opening >= MAX_LISTENERS:
             raise Overloaded(f"{MAX_LISTENERS} listeners are there already; listen to another node, or end one of them")
         self._opening += 1
+        asked = self._service.request(Subscribe(capacity=CAPACITY))
         try:
-            stream = await self._wait(self._service.request(Subscribe(capacity=CAPACITY)), self._service.timeout)
+            stream = await self._wait(asked, self._service.timeout)
+        except BaseException:
+            asked.on_done(lambda: None if asked.error is not None else asked.get().close())  # it comes too late: nobody would ever close it
+            raise
         finally:
             self._opening -= 1
         self._streams.add(stream)

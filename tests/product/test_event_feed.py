@@ -34,7 +34,7 @@ class World:
         self.cluster = FakeCluster()
         self.streams: list[EventStream] = []
         self.cluster.answers[Subscribe] = self._subscribe
-        service = self.cluster.service()
+        self.cluster_service = service = self.cluster.service()
         self.feed = EventFeed(service, http_app.answer, heartbeat=0.2)
         self.server = HttpServer("127.0.0.1:0", http_app.http_app(service, self.feed), "n1")
         self.addr = f"127.0.0.1:{self.server.port}"
@@ -162,6 +162,17 @@ def test_listeners_are_bounded(world: World, listen: Callable[[], Listener], mon
     there[0].close()
     wait_until(lambda: len(world.streams) == 1)
     assert listen().answer.status == 200
+
+
+def test_a_stream_that_comes_too_late_is_closed(world: World) -> None:
+    """The node stands still for longer than a listener waits: what it opens then has nobody who would close it."""
+    world.cluster.answers[Subscribe] = FakeCluster.PENDING
+    world.cluster_service.timeout = 0.1
+    late = Listener(world)
+    assert late.answer.status == 504
+    late.close()
+    world.cluster.pending[0].set(world._subscribe(Subscribe()))
+    assert not world.streams
 
 
 def test_at_the_end_the_answers_end_too(world: World, listen: Callable[[], Listener], listener: Listener) -> None:

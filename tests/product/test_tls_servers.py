@@ -22,6 +22,7 @@ from coterie.transport.grpc_client import Answer, ChannelPool
 from coterie.transport.grpc_server import Call, GrpcServer, Method
 from coterie.transport.http_server import HttpServer
 from coterie.transport.tls import Tls
+from coterie.transport.tls_tunnel import TlsTunnel
 from tests.authority import HOUR, Authority, Files, now
 from tests.product.management_world import FakeCluster, wait_until
 
@@ -228,6 +229,21 @@ def test_skipping_the_verification_goes_through_a_tunnel_that_ends_with_its_chan
         world.close()
     assert not path.parent.exists()
     wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("n2/grpc-client-tunnel")])
+
+
+def test_a_tunnel_to_nobody_keeps_nothing_of_its_attempts(side: Callable[..., Side]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    tunnel = TlsTunnel(f"127.0.0.1:{port}", side("n1", skip_verify=True).tls, "n1")
+    try:
+        for _ in range(3):
+            with socket.socket(socket.AF_UNIX) as near:
+                near.settimeout(10.0)
+                near.connect(tunnel.target.removeprefix("unix:"))
+                assert near.recv(1) == b""
+        wait_until(lambda: not tunnel._open)
+    finally:
+        tunnel.close()
 
 
 # -- what a node shows ------------------------------------------------------------------------------------------------------------
