@@ -80,7 +80,7 @@ def _end(code: int) -> None:
     LOG_FORMAT,
 )
 def run(log_level: str, log_format: str, **flags: Any) -> None:
-    """Run a node until SIGTERM or SIGINT; a second signal ends it at once."""
+    """Run a node until SIGTERM or SIGINT. A second signal ends it at once."""
     from coterie.cli_run import run_node
 
     run_node(given(flags), log_level, log_format)
@@ -93,7 +93,7 @@ def run(log_level: str, log_format: str, **flags: Any) -> None:
 @asking("3s")
 @together(OUTPUT, WATCH)
 def status(target: Target, output: str | None, watch: str | None, count: int | None) -> None:
-    """Show the cluster as a node sees it: leader, members, topics, warnings.
+    """Show leader, members, topics and warnings of a cluster.
 
     Exit code: 0 well, 1 degraded, 2 no quorum or no answer.
     """
@@ -116,7 +116,10 @@ def members(target: Target, output: str | None, watch: str | None, count: int | 
 @asking("3s")
 @together(OUTPUT, WATCH)
 def topics(target: Target, output: str | None, watch: str | None, count: int | None) -> None:
-    """Show each topic's last seq, what is delivered and kept, and how far each node is behind. Exit code: as of status."""
+    """Show how far each topic is, and how far each node is behind.
+
+    Of each topic: its last seq, what is delivered and what is kept. Exit code: as of status.
+    """
     from coterie.cli_watch import look
 
     _end(look(target, "topics", output, watch, count))
@@ -130,7 +133,10 @@ def topics(target: Target, output: str | None, watch: str | None, count: int | N
     flag("for", "End after this time.", variable=False, metavar="DURATION"),
 )
 def events(target: Target, output: str | None, count: int | None, **limit: Any) -> None:
-    """Show what happens in the cluster as it happens: elections, leaders, members that come, go and fail. Ctrl-C ends it."""
+    """Show what happens in the cluster, as it happens.
+
+    Elections, leaders, members that come, go and fail; Ctrl-C ends it.
+    """
     from coterie.cli_events import listen
 
     listen(target, output, count, limit["for"])
@@ -140,9 +146,10 @@ def events(target: Target, output: str | None, count: int | None, **limit: Any) 
 @click.argument("what", type=click.Choice(["ready", "live"]))
 @asking("3s")
 def probe(target: Target, what: str) -> None:
-    """Ask a node whether requests should come to it (ready), or whether only a new start helps (live).
+    """Ask a node whether it is ready, or at least live.
 
-    For the health check of a container. Exit code: 0 yes; 1 no, with the reason; 2 no answer.
+    Ready: requests should come to it. Not live: only a new start helps. For the health check of a container. Exit code: 0 yes; 1 no, with the
+    reason; 2 no answer.
     """
     from coterie.cli_ask import probe
 
@@ -249,7 +256,10 @@ def read(target: Target, op: str, data: str | None, output: str | None) -> None:
 @asking("15s")
 @OUTPUT
 def dead_letters(target: Target, topic: str | None, limit: int, requeue: Sequence[int], output: str | None) -> None:
-    """Show the records that handlers failed on too often, or publish some of them again."""
+    """Show the dead letters, or publish some of them again.
+
+    A dead letter is a record on which a handler failed too often.
+    """
     from coterie.cli_dead_letters import run
 
     run(target, topic, limit, requeue, output)
@@ -270,8 +280,9 @@ def certificates() -> None:
 @flag("days", "How long the certificates are valid.", variable=False, type=int, default=365, show_default=True, metavar="N")
 @OUTPUT
 def tls_init(dir: str, nodes: str, hosts: str, days: int, output: str | None) -> None:  # noqa: A002 - the flag's name
-    """Make a CA for development, and certificates of nodes and of a client.
+    """Make a CA, and certificates for nodes and a client.
 
+    For development: the key of the CA lies beside them.
     Nothing is overwritten; a CA that is there already issues the new certificates.
     """
     from coterie.cli_tls import init
@@ -297,7 +308,7 @@ def version(output: str | None) -> None:
 @command("completion", "bash > ~/.local/share/bash-completion/completions/clusterctl", "fish > ~/.config/fish/completions/clusterctl.fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print the script that teaches SHELL to complete clusterctl's commands and flags."""
+    """Print a script that completes commands and flags in SHELL."""
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)

@@ -50,7 +50,7 @@ def describe(error: BaseException, tls: Tls | None) -> str:
             return f"{text}; does it speak HTTP, and not HTTPS (--tls-enable)?"
         return f"{text}; does it demand a client certificate (--tls-cert, --tls-key), and does it speak HTTPS?"
     if isinstance(error, http.client.HTTPException):
-        return f"{text}; does it speak HTTP?"
+        return "what came back is no HTTP; is it the port of gRPC (--mgmt-proto grpc)?"
     if tls is not None and not isinstance(error, ConnectionRefusedError):
         from coterie.transport.tls import explain
 

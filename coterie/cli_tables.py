@@ -1,16 +1,23 @@
-"""The answers as tables, for a person at a terminal. Each view takes the document that the command would print as JSON."""
+"""The answers as tables, for a person at a terminal. Each view takes the document that the command would print as JSON.
+
+Members have a row each where the terminal is wide enough; else their addresses stand in a table of their own, else in a line each: an address that is broken in
+the middle can be neither read nor copied. (Leaving columns out lost: what is missing on a narrow terminal is what one came for.)
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 Document = dict[str, Any]
 
 _COLOURS = {"alive": "green", "suspect": "yellow", "failed": "red", "unknown": "red", "left": "dim"}
+_ADDRESSES = ("raft", "gossip", "mgmt")
+_ENDLESS = 100_000  # columns
 _SEED_WELL = ("reached", "this node", "not dialled yet")
 
 
@@ -66,23 +73,44 @@ def _warnings(document: Document) -> list[RenderableType]:
     return [Text(f"warning: {warning}", "yellow") for warning in document.get("Warnings") or ()]
 
 
-def _members(document: Document) -> Table:
-    table = _table("member", "state", "suffrage", "raft", "gossip", "mgmt", "match", "heard")
-    for row in document.get("Members") or ():
-        state = row.get("State", "alive")
-        leads = row["ID"] == document.get("LeaderID")
-        contact = row.get("LastContact")
-        table.add_row(
-            Text(row["ID"], "bold" if leads else ""),
-            Text(state, _COLOURS.get(state, "")),
-            Text("leader" if leads else row.get("Suffrage", "")),
-            Text(row.get("RaftAddr", "")),
-            Text(row.get("Addr", "")),
-            Text((row.get("Meta") or {}).get("mgmt", "")),
-            "" if row.get("MatchIndex") is None else str(row["MatchIndex"]),
-            "" if contact is None else f"{contact:.1f} s ago",
-        )
-    return table
+def _members(document: Document) -> RenderableType:
+    members = document.get("Members") or ()
+    states = [_state(row, document.get("LeaderID")) for row in members]
+    wide = _table("member", "state", "suffrage", *_ADDRESSES, "match", "heard")
+    narrow = _table("member", "state", "suffrage", "match", "heard")
+    addresses = _table("member", *_ADDRESSES)
+    lines = _table("member", "", "address")
+    for row, (name, state, suffrage, match, heard) in zip(members, states, strict=True):
+        own = [Text(row.get("RaftAddr", "")), Text(row.get("Addr", "")), Text((row.get("Meta") or {}).get("mgmt", ""))]
+        wide.add_row(name, state, suffrage, *own, match, heard)
+        narrow.add_row(name, state, suffrage, match, heard)
+        addresses.add_row(Text(row["ID"]), *own)
+        for kind, address in zip(_ADDRESSES, own, strict=True):
+            lines.add_row(Text(row["ID"] if kind == _ADDRESSES[0] else ""), Text(kind, "dim"), address)
+    return _Fitting(wide, Group(narrow, _Fitting(addresses, lines)))
+
+
+def _state(row: Document, leader: str | None) -> tuple[Text, Text, Text, str, str]:
+    """A member's cells: name, state, suffrage, match, heard."""
+    state, leads, contact = row.get("State", "alive"), row["ID"] == leader, row.get("LastContact")
+    return (
+        Text(row["ID"], "bold" if leads else ""),
+        Text(state, _COLOURS.get(state, "")),
+        Text("leader" if leads else row.get("Suffrage", "")),
+        "" if row.get("MatchIndex") is None else str(row["MatchIndex"]),
+        "" if contact is None else f"{contact:.1f} s ago",
+    )
+
+
+class _Fitting:
+    """A table where the terminal is wide enough for it, else what stands for it."""
+
+    def __init__(self, table: Table, instead: RenderableType) -> None:
+        self._table, self._instead = table, instead
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        natural = Measurement.get(console, options.update(max_width=_ENDLESS), self._table).maximum
+        yield self._table if natural <= options.max_width else self._instead
 
 
 def _delivered(topics: list[Document]) -> Table:

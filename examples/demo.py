@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+
+from coterie.cli_tables import show, status_view
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -106,19 +107,6 @@ def say(text: str) -> None:
     console.print(f"[bold cyan]›[/] {text}")
 
 
-def table(status: dict[str, Any]) -> Table:
-    view = Table(
-        title=f"leader {status['LeaderID']}, term {status['Term']}, {'healthy' if status['Healthy'] else 'NOT healthy'}",
-        title_justify="left",
-    )
-    for column in ("member", "state", "part", "gossip", "raft", "log index"):
-        view.add_column(column)
-    for row in status["Members"]:
-        part = "leader" if row["ID"] == status["LeaderID"] else row.get("Suffrage", "")
-        view.add_row(row["ID"], row.get("State", ""), part, row["Addr"], row.get("RaftAddr", ""), str(row.get("MatchIndex", "")))
-    return view
-
-
 def form(nodes: list[Node]) -> None:
     for node in nodes:
         node.start()
@@ -152,7 +140,7 @@ def publish_and_hear(nodes: list[Node], publishers: list[Node], label: str) -> N
 def run(nodes: list[Node]) -> None:
     say("three node processes with data directories; n1 forms a cluster, n2 and n3 join it")
     form(nodes)
-    console.print(table(nodes[1].status()))
+    show(status_view(nodes[1].status()))
     say("publishing at the leader and at a follower: every node's handler gets everything, in the same order")
     publish_and_hear(nodes, nodes[:2], "hello")
     say("SIGKILL for the leader, n1")
@@ -178,7 +166,7 @@ def run(nodes: list[Node]) -> None:
     console.print(f"    {took:.2f} s after its start n1's handler had had what it missed: {', '.join(missed)}")
     until(lambda: not nodes[2].status().get("Warnings") and len(nodes[2].status()["Members"]) == 3, "no warnings are left")
     publish_and_hear(nodes, nodes, "together")
-    console.print(table(nodes[2].status()))
+    show(status_view(nodes[2].status()))
 
 
 def main() -> int:

@@ -122,7 +122,8 @@ class LetterDesk(Actor):
             for _, letter, _ in self._backwards(number, number + 1):
                 if letter is not None:
                     return letter
-        raise InvalidRequest(f"letter={number}: there is no such dead letter here; {self._topic!r} holds {first} to {end - 1}")
+        held = f"{first} to {end - 1}" if end > first else "none"
+        raise InvalidRequest(f"letter={number}: there is no such dead letter here; {self._topic!r} holds {held}")
 
     def _bounds(self) -> tuple[int, int]:
         """The first letter retained, and the seq after the last one."""

@@ -104,6 +104,11 @@ def test_every_flag_has_a_text(words: str) -> None:
             assert parameter.envvar in (None, "COTERIE_" + parameter.opts[0][2:].upper().replace("-", "_"))
 
 
+def test_the_list_of_commands_breaks_off_no_sentence() -> None:
+    said = CliRunner().invoke(cli.commands, ["--help"], terminal_width=80).output.partition("Commands:")[2]
+    assert "dead-letters" in said and "..." not in said
+
+
 def test_the_flags_of_the_contract_have_variables() -> None:
     run = {parameter.opts[0]: parameter for parameter in cli.commands.commands["run"].params}
     assert [flag for flag, parameter in run.items() if not parameter.envvar] == []

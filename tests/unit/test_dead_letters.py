@@ -414,12 +414,19 @@ def test_requeue_publishes_the_record_again_and_once():
         eventually(lambda: numbers(notes) == [2])
         letter = letters_of(n2).letters[0]
         assert requeued(letter).headers == {"a": "b", PREFIX + "requeued": "1"}
+        with pytest.raises(InvalidRequest, match="letter=2: there is no such dead letter here; 'dead-letters' holds 1 to 1"):
+            n2.room.letter_desk.ask(Requeue(2), timeout=WAIT)
         for number in (0, 2, "1"):
             with pytest.raises(InvalidRequest, match="letter="):
                 n2.room.letter_desk.ask(Requeue(number), timeout=WAIT)
 
 
 # -- documents --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_letter_where_there_are_none_is_refused_in_words():
+    with cluster("n1") as (n1, _), pytest.raises(InvalidRequest, match=r"letter=7: .*'dead-letters' holds none"):
+        n1.room.letter_desk.ask(Requeue(7), timeout=WAIT)
 
 
 def test_the_documents_of_the_http_interface():

@@ -166,6 +166,21 @@ def test_every_public_error_is_in_the_troubleshooting() -> None:
     assert public - {"CoterieError"} <= set(re.findall(r"\w+", " ".join(first)))
 
 
+def test_every_public_name_is_in_the_api_page() -> None:
+    """By itself (`::: path.Name`), or among the members of its module."""
+    page = text_of(ROOT / "docs/api.md")
+    shown = re.findall(r"^::: [\w.]+\.([A-Z]\w+)$", page, re.M) + re.findall(r"\w+", " ".join(re.findall(r"members: \[(.*?)\]", page)))
+    assert set(coterie.__all__) - set(shown) == set()
+
+
+def test_every_page_is_in_the_navigation_and_in_the_readme() -> None:
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert sorted(re.findall(r":\s(\S+\.md)$", text_of(ROOT / "mkdocs.yml").partition("\nnav:")[2], re.M)) == sorted(pages)
+    assert pages - {"index.md"} <= set(re.findall(r"\]\(docs/([\w/-]+\.md)", text_of(ROOT / "README.md")))
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)", text_of(ROOT / "docs/index.md")))
+    assert pages - {"index.md"} == linked
+
+
 def test_metrics_and_settings_named_in_the_pages_exist() -> None:
     metrics = declared(Metrics("n1").text().decode())
     fixtures = definitions("coterie/pytest_plugin.py")
