@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ from coterie.actors.config import Config
 from coterie.actors.errors import ConfigError, CoterieError
 from coterie.actors.messages import Event, LeaderChanged, Subscribe
 from coterie.cli_errors import REFUSED, CommandError
+from coterie.cli_flags import TLS_NAMES
 from coterie.cli_trace import start_tracing
 from coterie.logs import LAST_WORDS, LEVELS, STYLES, configure
 from coterie.sd_notify import ServiceManager
@@ -43,6 +45,7 @@ FIELDS: Final = {
     "dns_servers": "dns_servers_csv",
     "data": "data_dir",
 }
+NAMED: Final = {*FIELDS.values(), *TLS_NAMES, "file_path", "file_env"}  # what a remedy may name
 
 
 def configuration(given: Mapping[str, Any]) -> Config:
@@ -50,8 +53,12 @@ def configuration(given: Mapping[str, Any]) -> Config:
     try:
         return Config(**{FIELDS.get(flag, flag): value for flag, value in given.items()})
     except ConfigError as error:
-        flag = next((flag for flag, field in FIELDS.items() if field == error.field), error.field)
-        raise ConfigError("--" + flag.replace("_", "-"), error.value, error.remedy) from None
+        remedy = re.sub(r"\b[a-z]+(_[a-z]+)+\b", lambda word: _as_flag(word[0]) if word[0] in NAMED else word[0], error.remedy)
+        raise ConfigError(_as_flag(error.field), error.value, remedy) from None
+
+
+def _as_flag(field: str) -> str:
+    return "--" + next((flag for flag, of in FIELDS.items() if of == field), field).replace("_", "-")
 
 
 def run_node(given: Mapping[str, Any], log_level: str = "info", log_format: str = "text") -> None:

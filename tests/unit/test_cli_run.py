@@ -85,12 +85,26 @@ def test_a_bad_flag_is_named_as_it_was_given(given: dict[str, Any], flag: str) -
 
 
 @pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ({"tls_enable": True}, "--tls-cert and --tls-key missing"),
+        ({"tls_ca": "ca.pem"}, "set --tls-enable too"),
+        ({"discovery": "file"}, "give --file-path or --file-env too"),
+        ({"discovery": "dns"}, "give --dns-names too"),
+        ({"file_path": "seeds"}, "set --discovery to 'file'"),
+    ],
+)
+def test_the_remedy_names_flags_too(given: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        configuration({"id": "n1", **given})
+    assert remedy in str(refused.value)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [("--tls-enable",), ("--discovery", "file"), ("--raft-addr", "x"), ("--log-level", "loud"), ("--dns-port", "x")],
 )
-def test_what_this_version_does_not_have_ends_with_code_2_and_one_line(
-    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_flags_that_cannot_be_used_end_with_code_2_and_one_line(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["run", "--id", "n1", *arguments])
     assert ended.value.code == 2
