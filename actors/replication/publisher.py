@@ -99,7 +99,8 @@ class Limits:
 
 
 class Publisher(Actor):
-    """raft, writer, delivery: references. streamed: next seq of what a stream brought, from the buffer (`TopicState.next_seq`)."""
+    """raft, writer, delivery: references. streamed: next seq of what a stream brought, from the buffer (`TopicState.next_seq`). letters: the
+    dead-letter topic."""
 
     concern: ClassVar[str] = "publisher"
 
@@ -116,6 +117,7 @@ class Publisher(Actor):
         buffer: ReplicationBuffer,
         *,
         snapshots: Path | None = None,
+        letters: str = "",
         limits: Limits | None = None,
         metrics: ReplicationMetrics | None = None,
         wall: Callable[[], float] = time.time,
@@ -127,7 +129,7 @@ class Publisher(Actor):
         limits = limits or Limits()
         self._metrics = metrics or NoMetrics()
         self._losses = Losses(self._metrics, self.log)
-        self._waiting = Waiting(limits.max_payload, limits.request_timeout, limits.waiting_records, limits.waiting_bytes)
+        self._waiting = Waiting(limits.max_payload, limits.request_timeout, limits.waiting_records, limits.waiting_bytes, letters)
         self._window = Window(limits.window, machine.last_seq)
         self._proposals = Proposals(raft, self._window, limits.entry_bytes, limits.entries, node)
         self._forwarding = Forwarding(self._open_link, self._waiting, limits.window, limits.entry_bytes, self._losses.told, node)

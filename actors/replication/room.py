@@ -121,6 +121,7 @@ class Replication:
             self.subscribers.set_peers,
             buffer,
             snapshots=self._snapshots,
+            letters=self._letters,
             limits=self._limits,
             **common,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from coterie.actors.dead_letters import OWN_BYTES, OWN_HEADERS
 from coterie.actors.errors import Overloaded
@@ -24,12 +24,20 @@ from coterie.actors.replication.requests import (
     too_large,
 )
 
+LETTER_RECORDS: Final = 1024  # room beyond the bound
+LETTER_BYTES: Final = 64 << 20
+
 
 class Waiting:
-    """most_records, most_bytes: the bound. Above it a publish is refused at once."""
+    """most_records, most_bytes: the bound. Above it a publish is refused at once.
 
-    def __init__(self, max_payload: int, timeout: float, most_records: int, most_bytes: int) -> None:
+    letters: the dead-letter topic. Letters have room of their own beyond the bound, also those that other nodes have written: the record that one is about
+    holds its topic's window shut until its letter is committed, and what fills the queue then is just what waits for that window.
+    """
+
+    def __init__(self, max_payload: int, timeout: float, most_records: int, most_bytes: int, letters: str = "") -> None:
         self._max_payload, self._timeout, self._most_records, self._most_bytes = max_payload, timeout, most_records, most_bytes
+        self._letters = letters
         self._lanes: dict[str, Lane] = {}
         self.active: dict[str, Lane] = {}  # lanes with chunks, the next to be served first
         self._open: list[Lane] = []
@@ -69,8 +77,7 @@ class Waiting:
         record, size = enriched(message, message.data, MAX_HEADERS + OWN_HEADERS)
         if size > self._max_payload + OWN_BYTES:
             raise too_large(message.topic, size, self._max_payload)
-        if self.records >= self._most_records or self.bytes + size > self._most_bytes:
-            raise self.full()
+        self._check_room(message.topic, 1, size)
         chunk = self._begin(lane, message)
         chunk.records.append(record)
         chunk.replies.append(reply)
@@ -86,8 +93,7 @@ class Waiting:
 
     def add_forwarded(self, topic: str, records: list[Any], size: int, deadline: float, early: bool, ticket: Any) -> None:
         """Queue a batch that a follower forwarded. Raises Overloaded."""
-        if self.records + len(records) > self._most_records or self.bytes + size > self._most_bytes:
-            raise self.full()
+        self._check_room(topic, len(records), size)
         lane = self._lanes.get(topic)
         if lane is None:
             lane = self._lanes[topic] = Lane(topic)
@@ -143,6 +149,12 @@ class Waiting:
         for chunk in removed:
             self._leave(chunk)
         return removed
+
+    def _check_room(self, topic: str, records: int, size: int) -> None:
+        """For what applications do not publish here themselves. Raises Overloaded."""
+        more_records, more_bytes = (LETTER_RECORDS, LETTER_BYTES) if topic == self._letters else (0, 0)
+        if self.records + records > self._most_records + more_records or self.bytes + size > self._most_bytes + more_bytes:
+            raise self.full()
 
     def full(self) -> Overloaded:
         return Overloaded(

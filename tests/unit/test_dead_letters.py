@@ -184,6 +184,33 @@ def test_the_cursor_stays_until_the_letter_is_committed_and_the_status_says_why(
         assert len(letters_of(n1).letters) == 1, "it was published several times, and taken once"
 
 
+@pytest.mark.parametrize("failing", ["n1", "n2"])
+def test_a_letter_finds_room_in_a_queue_that_is_full_of_what_waits_for_it(failing):
+    """The record holds the window of its topic shut, so its publishes fill the queue: the letter that would end that must not wait for its end."""
+    limits = Limits(window=4, waiting_records=20, request_timeout=60.0)
+    with cluster("n1", "n2", retry=0.05, attempts=2, limits=limits) as (n1, n2, _):
+        nodes = {"n1": n1, "n2": n2}
+        fails = threading.Event()
+
+        def behave(topic, data, record):
+            if data == b"poison" and fails.wait(WAIT):
+                raise ValueError("no")
+
+        notes = {name: node.handle(behave if name == failing else None) for name, node in nodes.items()}
+        publish(n1, "t", b"first")
+        eventually(lambda: actor_of(n1.publisher)._window.acked("t") == {"n1": 1, "n2": 1})
+        asked = [n1.publisher.ask(Publish("t", b"poison"), block=False)]
+
+        def full():
+            asked.append(n1.publisher.ask(Publish("t", b"sound"), block=False))
+            return actor_of(n1.publisher)._waiting.records == 20
+
+        eventually(full)
+        fails.set()
+        eventually(lambda: len(notes[failing]) > 20)
+        assert eventually(lambda: letters_of(n1).letters)[0].data == b"poison"
+
+
 def test_without_a_leader_the_topic_waits_and_goes_on_when_there_is_one():
     with cluster("n1", retry=0.02, attempts=2, limits=Limits(request_timeout=0.1)) as (n1, _):
         gate = threading.Event()
