@@ -24,7 +24,9 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import grpc
 
+from coterie.transport.errors import AddressError
 from coterie.transport.grpc_server import MAX_MESSAGE
+from coterie.transport.limits import LOG
 from coterie.transport.tls import Tls, TlsState
 from coterie.transport.tls_tunnel import TlsTunnel
 
@@ -48,6 +50,7 @@ OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),  # a proxy for the web is none for the cluster
     ("grpc.use_local_subchannel_pool", 1),
 )
+_NO_WAY: Final = (AddressError, OSError)
 _NEVER_CONNECTED: Final = "failed to connect to all addresses"
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -116,7 +119,11 @@ class ChannelPool:
         self, address: str, method: str, request: bytes, timeout: float, on_done: Callable[[Answer], None], metadata: Metadata = ()
     ) -> None:
         """One unary call. `on_done` gets its Answer exactly once, from another thread or, when the pool is closed, from this one; it must not block."""
-        entry = self._take(address)
+        try:
+            entry = self._take(address)
+        except _NO_WAY as error:
+            on_done(Answer(None, "UNAVAILABLE", f"{address}: {error}", {}, sent=False))
+            return
         if entry is None:
             on_done(Answer(None, "CANCELLED", "this node is stopping", {}, sent=False))
             return
@@ -143,8 +150,13 @@ class ChannelPool:
         metadata: Metadata = (),
     ) -> ClientStream | None:
         """Open a stream of messages in both directions (also for methods that stream one way only: `first` is then all that is sent, or
-        the reply all that comes). None when the pool is closed. `on_closed` is called once, after the last message, unless `close` came first."""
-        entry = self._take(address)
+        the reply all that comes). None when the pool is closed, or there is no way to `address`. `on_closed` is called once, after the last message,
+        unless `close` came first."""
+        try:
+            entry = self._take(address)
+        except _NO_WAY as error:
+            LOG.warning("%s: no stream to %s: %s", self._name, address, error)
+            return None
         if entry is None:
             return None
         stream = ClientStream(self._name, on_message, on_closed, lambda: self._stream_ended(entry, stream))
@@ -194,6 +206,7 @@ class ChannelPool:
             self._observer.active(0)
 
     def _take(self, address: str) -> _Channel | None:
+        """Raises AddressError, OSError where a tunnel cannot be made."""
         with self._lock:
             if self._closed:
                 return None

@@ -221,7 +221,7 @@ def _then(kind: type[M], reply: Any) -> Callable[[bytes], Any]:
 
 def _opened(stream: ClientStream | None) -> ClientStream:
     if stream is None:
-        raise Unreachable("this node is stopping; no stream is opened any more")
+        raise Unreachable("no stream is opened: this node is stopping, or nothing leads to that address")
     return stream
 
 

@@ -231,6 +231,19 @@ def test_skipping_the_verification_goes_through_a_tunnel_that_ends_with_its_chan
     wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("n2/grpc-client-tunnel")])
 
 
+def test_an_address_that_no_tunnel_leads_to_is_an_answer_and_no_exception(side: Callable[..., Side]) -> None:
+    """Addresses come from gossip: one that is none must not raise in the actor that asks."""
+    pool = ChannelPool("n1", tls=side("n1", skip_verify=True).tls)
+    answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+    try:
+        pool.call("no address", "/a.B/C", b"", 1.0, answers.put)
+        answer = answers.get(timeout=PATIENCE)
+        assert (answer.code, answer.sent) == ("UNAVAILABLE", False)
+        assert pool.stream("no address", "/a.B/C", lambda message: None, answers.put) is None
+    finally:
+        pool.close()
+
+
 def test_a_tunnel_to_nobody_keeps_nothing_of_its_attempts(side: Callable[..., Side]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
