@@ -62,7 +62,10 @@ class Registrar:
             self._raft.tell(Propose(data, proposal, False, topology.term))
 
     def committed(self, proposal: RosterProposal) -> None:
+        """Compared again with the last of them, also where it changed nothing: what is wanted may have changed while they were under way."""
         self._under_way.discard(proposal)
+        if not self._under_way:
+            self.retry_at = 0.0
 
     def failed(self, proposal: RosterProposal, now: float) -> None:
         """It is compared again after a pause: leadership is on its way to another, or was lost."""

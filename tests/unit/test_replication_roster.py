@@ -208,6 +208,22 @@ def test_only_a_leader_writes_and_nothing_twice() -> None:
     assert raft.proposed[2].data == encode_command(removal("n2"))
 
 
+def test_what_changed_while_commands_were_under_way_is_seen_though_they_changed_nothing() -> None:
+    """A new leader that has not applied all of its log yet proposes what an entry in it says already."""
+    raft, roster = Raft(), Roster()
+    registrar = Registrar(raft, roster, lambda reason, n: None)
+    registrar.reconcile(leads(N1, N2))
+    for member in (N1, N2):
+        roster.apply(RosterCommand("add", row(member)))
+    registrar.reconcile(leads(N1))
+    assert len(raft.proposed) == 2
+    for message in raft.proposed:
+        registrar.committed(message.context)
+    assert registrar.retry_at is not None
+    registrar.reconcile(leads(N1))
+    assert raft.proposed[2].data == encode_command(removal("n2"))
+
+
 def test_what_failed_is_compared_again_after_a_pause() -> None:
     raft, registrar = Raft(), None
     registrar = Registrar(raft, Roster(), lambda reason, n: None)
