@@ -32,6 +32,7 @@ HANDSHAKE_TIMEOUT: Final = 5.0
 EVERY: Final = 1.0
 AGAIN: Final = 10.0
 COMPLAIN_EVERY: Final = 60.0
+JOIN_TIMEOUT: Final = 2.0
 # A certificate is worth a warning in its last two weeks, or its last fifth when it lives for less than ten.
 WARN_BEFORE: Final = datetime.timedelta(days=14)
 WARN_SHARE: Final = 0.2
@@ -141,9 +142,10 @@ class Tls:
         return tuple(said)
 
     def close(self) -> None:
+        """Does not wait for a disk that hangs: the thread is then left behind."""
         self._closing.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(JOIN_TIMEOUT)
 
     def look(self, again: bool = False) -> bool:
         """Read the files if they changed, or `again`: whether another state is in force now. Called by the watching thread."""
@@ -154,9 +156,9 @@ class Tls:
         before = self.state
         try:
             state = self._read(before.number + 1)
-        except TlsFileError as error:
-            self._problem = str(error)
-            self._complain("reloads failed", "its files", error)
+        except Exception as error:  # noqa: BLE001 - also what the parsers raise on a file that nobody has thought of: the watch must not end with it
+            self._problem = str(error) if isinstance(error, TlsFileError) else f"{type(error).__name__}: {error}"
+            self._complain("reloads failed", "its files", self._problem)
             return False
         self._problem = ""
         if state.files == before.files:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,6 +162,39 @@ def test_the_watching_thread_sees_a_change_by_itself(tmp_path: Path, authority: 
         authority.issue("second").write(files.cert, files.key)
         eventually(lambda: tls.state.files.subject == "CN=second", "it is read again")
     finally:
+        tls.close()
+
+
+def test_the_watch_outlives_what_a_parser_raises_and_a_disk_that_hangs(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coterie.transport import tls as module
+    from tests.wire.transport_support import eventually
+
+    files = Files(tmp_path, authority.pem, authority.issue("first"))
+    monkeypatch.setattr(module, "JOIN_TIMEOUT", 0.1)
+    tls = Tls(files.settings, "n1", every=0.02)
+    hangs, stands = threading.Event(), threading.Event()
+
+    def odd(*more: Any) -> Any:
+        raise RuntimeError("an extension that nobody knows")
+
+    def hanging(*more: Any) -> Any:
+        hangs.set()
+        stands.wait(10.0)
+        return read_files(*more)
+
+    try:
+        monkeypatch.setattr(module, "read_files", odd)
+        authority.issue("second").write(files.cert, files.key)
+        eventually(lambda: any("an extension that nobody knows" in text for text in tls.warnings()), "it is told")
+        monkeypatch.setattr(module, "read_files", hanging)
+        authority.issue("third").write(files.cert, files.key)
+        assert hangs.wait(10.0), "the thread looks again"
+        tls.close()
+        assert not stands.is_set()
+    finally:
+        stands.set()
         tls.close()
 
 
