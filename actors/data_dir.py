@@ -21,6 +21,8 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
+import tempfile
 import weakref
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +39,7 @@ _TEMPORARY: Final = "node.json.tmp"
 _HARMLESS: Final = frozenset({"lost+found", LOCK_FILE, _TEMPORARY})
 
 _open_directories: weakref.WeakSet[DataDir] = weakref.WeakSet()
+RESERVE: Final = 64 << 20  # bytes of the disk that snapshots leave alone
 
 
 class DataDir:
@@ -168,6 +171,14 @@ def _begin(directory: Path, node_id: str) -> tuple[Identity, str]:
     write_durably(directory / NODE_FILE, json.dumps(node, ensure_ascii=False, indent=1).encode() + b"\n")
     sync_directory(directory.parent)
     return identity, created
+
+
+def room_in(directory: Path | None) -> int:
+    """Bytes that a temporary file may take: as much is left for what is made of it, and `RESERVE`: who fills the disk up kills the node. directory: None for the
+    system's place, where nothing else is kept. Raises OSError."""
+    if directory is None:
+        return shutil.disk_usage(tempfile.gettempdir()).free
+    return max(0, (shutil.disk_usage(directory).free - RESERVE) // 2)
 
 
 def write_durably(path: Path, content: bytes) -> None:

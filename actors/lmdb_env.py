@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import attrs
 import lmdb
 
-from coterie.actors.errors import StorageError
+from coterie.actors.errors import Overloaded, StorageError
 
 if TYPE_CHECKING:
     Database = lmdb._Database
@@ -160,6 +160,13 @@ class LmdbEnvironment:
                 self._readers -= 1
                 if not self._readers:
                     self._gate.notify_all()
+
+    def give_way(self) -> None:
+        """For a reader that takes long: Overloaded when the map is to grow, StorageError when the environment is to be closed. Both wait for readers."""
+        if self._growing:
+            raise Overloaded(f"{self.layout.kind} in {self.path}: its map grows, which waits for whoever reads; try again")
+        if self._closed:
+            raise StorageError(f"{self.layout.kind} in {self.path}: is closed")
 
     def write(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in one transaction and commit it; on the disk on return. A full map is grown and `work` runs again from the start.

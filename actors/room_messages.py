@@ -64,19 +64,23 @@ class Appended:
 
 @attrs.define(frozen=True)
 class TakeSnapshot:
-    """Ask the publisher, who may take long. -> Snapshot: what the state machine is now, in the form that `peer` takes."""
+    """Ask the publisher, who may take long. -> Snapshot: what the state machine is now, in the form that `peer` takes, by what gossip knows. other: it has refused
+    that form."""
 
     peer: str
+    other: bool = False
 
 
 @attrs.define(frozen=True)
 class Snapshot:
-    """The state machine as of the entry (index, term): `size` bytes in the file `content`, which stands at its beginning and is the taker's to close."""
+    """The state machine as of the entry (index, term): `size` bytes in the file `content`, which stands at its beginning and is the taker's to close. foreign: in
+    the form of go-cluster."""
 
     index: int
     term: int
     content: IO[bytes]
     size: int
+    foreign: bool
 
 
 @attrs.define(frozen=True)

@@ -157,6 +157,13 @@ class TimeoutNowResponse:
     header: Header
 
 
+# What follows an InstallSnapshot, by its SnapshotVersion. hashicorp/raft takes 0 and 1, and refuses any other before it reads or stores a byte. (A content that its
+# state machine cannot read it would store all the same, and not start with any more.)
+GO_SNAPSHOT: Final = 1
+OWN_SNAPSHOT: Final = 100
+OTHER_FORM: Final = "unsupported snapshot version"  # how hashicorp/raft begins that refusal, and we
+
+
 @attrs.define(frozen=True)
 class SnapshotRequest:
     """InstallSnapshot: after it `size` raw bytes follow on the connection."""
@@ -169,7 +176,7 @@ class SnapshotRequest:
     configuration_index: int
     size: int
     peers: tuple[bytes, ...] | None = None
-    snapshot_version: int = 1
+    snapshot_version: int = GO_SNAPSHOT
 
 
 @attrs.define(frozen=True)

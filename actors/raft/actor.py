@@ -179,6 +179,7 @@ class RaftActor(Actor):
         self._release()
 
     def _release(self) -> None:
+        self._desk.close()
         if self._server is not None:
             self._server.close()
         if self._links is not None:
@@ -229,7 +230,7 @@ class RaftActor(Actor):
         if what == REQUEST:
             wanted = self.core.request(message[1], message[2], now)
             if message[3] is not None:
-                message[3].set(wanted)
+                self._desk.decided(message[3], wanted)
         elif what == _IDENTIFIED:
             self._decisions.identified(*message[1:])
         elif self._desk.takes(what):

@@ -65,6 +65,7 @@ class Progress:
         "next",
         "optimistic",
         "peer",
+        "reaches",
         "removal_deadline",
         "removal_index",
         "retry_at",
@@ -102,6 +103,7 @@ class Progress:
         self.retry_at = now
         self.backoff = INITIAL_BACKOFF
         self.snapshot_under_way = False
+        self.reaches = 0  # where its log ends, by its latest answer while it is in SNAPSHOT
 
     def probe(self, next_index: int) -> None:
         """Go back to asking one at a time; answers to what is in flight no longer steer."""

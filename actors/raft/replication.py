@@ -16,7 +16,7 @@ from __future__ import annotations
 from coterie.actors.raft.node import Node, Role, Transfer
 from coterie.actors.raft.progress import Progress, ProgressState
 from coterie.actors.raft.ready import AppendToken, BecameLeader, Send, TransferFailed, TransferToken
-from coterie.actors.raft.snapshots import need_snapshot
+from coterie.actors.raft.snapshots import need_snapshot, try_snapshot
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import (
     CONFIGURATION,
@@ -105,7 +105,7 @@ def pump(node: Node) -> None:
             if progress.waits_for_probe():
                 _probe(node, progress, shared)
             elif progress.waits_for_snapshot():
-                need_snapshot(node, progress)
+                try_snapshot(node, progress)
 
 
 def _fill_window(node: Node, progress: Progress, shared: Shared) -> None:
@@ -213,6 +213,8 @@ def on_append_response(node: Node, progress: Progress, token: AppendToken, messa
             node.become_follower(message.term, None, f"{progress.peer} is in a later term")
             return
         progress.contact = max(progress.contact, token.sent_at)
+        if progress.state is ProgressState.SNAPSHOT:
+            progress.reaches = message.last_index
         if message.success:
             _accepted(node, progress, token.prev + token.length)
         elif current:

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Final
@@ -27,8 +26,9 @@ from coterie.actors.raft.settings import Settings
 from coterie.actors.raft.shipping import Incoming, Outgoing
 from coterie.actors.raft.snapshots import mark_of
 from coterie.actors.room_messages import InstallSnapshot, MakeDurable
-from coterie.proto.raft_messages import Header, Request, Response, RpcError, SnapshotRequest
+from coterie.proto.raft_messages import GO_SNAPSHOT, Header, Request, Response, RpcError, SnapshotRequest
 from coterie.proto.raft_stream import SnapshotData
+from coterie.transport.limits import Complaints, Counters
 from coterie.transport.logs import Log
 from coterie.transport.raft_conversation import ReplyHandle
 from coterie.transport.tls import Tls
@@ -56,12 +56,13 @@ class SnapshotDesk:
         tls: Tls | None,
     ) -> None:
         self._log, self._ask, self._post, self._notes = log, ask, post, notes
-        self._counts: Counter[str] = Counter()
+        self._counts = Counters()
+        self._complain = Complaints(f"{name}/raft", self._counts)
         self._compaction = Compaction(settings.trailing_entries, settings.trailing_bytes, log.first_index, log.last_index)
         self._asking = False
         self._looked_at = (0, 0)
         self._step_at: float | None = None
-        self._incoming = Incoming(directory, lambda *what: post((ARRIVED, *what)), self._count, notes)
+        self._incoming = Incoming(directory, lambda *what: post((ARRIVED, *what)), self._counts.add, notes)
         self._outgoing = Outgoing(name, log, ask, lambda *what: post((SENT, *what)), notes, tls)
         self._handlers: dict[str, Callable[..., None]] = {
             ARRIVED: self._arrived,
@@ -75,7 +76,22 @@ class SnapshotDesk:
 
     def begins(self, handle: ReplyHandle, request: Request) -> LightFuture | None:
         """Before the request is told to the actor; what it gives goes with it, to `decided`."""
-        return self._incoming.begins(handle, request) if isinstance(request, SnapshotRequest) and request.size else None
+        if not isinstance(request, SnapshotRequest) or not request.size:
+            return None
+        if request.snapshot_version <= GO_SNAPSHOT:
+            self._complain(
+                "snapshots of hashicorp/raft refused", request.header.id, "it knows no topics; keep its log long enough (TrailingLogs)"
+            )
+        return self._incoming.begins(handle, request)
+
+    def decided(self, wanted: LightFuture, answer: bool) -> None:
+        """In the actor's thread: is the content wanted?"""
+        self._incoming.decided(wanted, answer)
+
+    def close(self) -> None:
+        """Nothing comes in any more, and what goes out is broken off."""
+        self._incoming.close()
+        self._outgoing.close()
 
     def data(self, handle: ReplyHandle, data: SnapshotData | None) -> None:
         self._incoming.data(handle, data)
@@ -159,14 +175,11 @@ class SnapshotDesk:
         elif self._outgoing.under_way:
             self._step_at = now + 1.0
         else:
-            self._count("entries compacted", index + 1 - self._log.first_index)
+            self._counts.add("entries compacted", index + 1 - self._log.first_index)
             self._log.compact(index)
             self._compaction.compacted(self._log.first_index)
             self._step_at = now + STEP_PAUSE
         return self._step_at
 
     def counters(self) -> dict[str, int]:
-        return dict(self._counts)
-
-    def _count(self, reason: str, n: int = 1) -> None:
-        self._counts[reason] += n
+        return self._counts.snapshot()

@@ -11,8 +11,6 @@ A snapshot holds only what is committed. It may therefore be installed whoever l
 
 from __future__ import annotations
 
-from typing import Final
-
 from coterie.actors.raft.following import follow, is_strange
 from coterie.actors.raft.log import SnapshotMark
 from coterie.actors.raft.node import Node, Role
@@ -20,10 +18,7 @@ from coterie.actors.raft.progress import Progress, ProgressState
 from coterie.actors.raft.ready import SendSnapshot, SnapshotToken
 from coterie.proto.errors import WireError
 from coterie.proto.raft_codec import decode_configuration
-from coterie.proto.raft_messages import Response, RpcError, SnapshotRequest, SnapshotResponse
-
-SNAPSHOT_VERSION: Final = 1
-
+from coterie.proto.raft_messages import OTHER_FORM, OWN_SNAPSHOT, Response, RpcError, SnapshotRequest, SnapshotResponse
 
 # -- a follower --------------------------------------------------------------------------------------------------------------------------
 
@@ -49,8 +44,8 @@ def on_snapshot_request(node: Node, request: SnapshotRequest) -> SnapshotRespons
 
 
 def _unusable(request: SnapshotRequest) -> str | None:
-    if request.snapshot_version != SNAPSHOT_VERSION:
-        return f"unsupported snapshot version {request.snapshot_version}"
+    if request.snapshot_version != OWN_SNAPSHOT:
+        return f"{OTHER_FORM} {request.snapshot_version}: a snapshot of hashicorp/raft knows no topics; keep a log there that is long enough (TrailingLogs)"
     if not request.size:
         return "an empty snapshot"
     if not request.last_index or not request.last_term or request.configuration_index > request.last_index:
@@ -93,9 +88,20 @@ def install(node: Node, mark: SnapshotMark) -> bool:
 def need_snapshot(node: Node, progress: Progress) -> None:
     """Entries that this follower needs are gone."""
     progress.state = ProgressState.SNAPSHOT
+    progress.reaches = 0
     progress.snapshot_under_way = True
     node.snapshots.append(SendSnapshot(progress.peer, progress.address, SnapshotToken(progress.session, node.term)))
     node.counters["followers_behind_the_log"] += 1
+
+
+def try_snapshot(node: Node, progress: Progress) -> None:
+    """After the pause: send one again, unless the follower has said meanwhile that it reaches into our log. Then the one whose answer was lost, or waited for in
+    vain, was installed after all: another one would only be newer, and as late (hashicorp/raft 697)."""
+    if progress.reaches >= node.log.first_index - 1:
+        progress.probe(node.log.first_index)
+        node.pump_wanted = True
+    else:
+        need_snapshot(node, progress)
 
 
 def on_snapshot_sent(node: Node, progress: Progress, index: int, message: Response | RpcError | None) -> None:
@@ -110,4 +116,5 @@ def on_snapshot_sent(node: Node, progress: Progress, index: int, message: Respon
         node.pump_wanted = True
     else:
         node.counters["snapshots_failed"] += 1
-        progress.back_off_snapshot(node.now)
+        if progress.state is ProgressState.SNAPSHOT:
+            progress.back_off_snapshot(node.now)

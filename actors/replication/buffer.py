@@ -131,7 +131,8 @@ class ReplicationBuffer(Protocol):
         ...
 
     def frozen(self) -> AbstractContextManager[tuple[BufferState, Iterator[StoredBatch]]]:
-        """One state of the buffer, and all batches of it, topic by topic in order; whatever is written meanwhile. Any thread."""
+        """One state of the buffer, and all batches of it, topic by topic in order; whatever is written meanwhile. Any thread. The batches raise
+        Overloaded or StorageError when something waits for the reader to end."""
         ...
 
     def mark(self) -> bytes | None:

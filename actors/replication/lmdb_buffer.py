@@ -147,7 +147,12 @@ class LmdbBuffer:
                 for topic, stored in mirror.states.items()
                 if stored.batches
             )
-            yield state, chain.from_iterable(batches)
+            yield state, self._unhurried(chain.from_iterable(batches))
+
+    def _unhurried(self, batches: Iterator[StoredBatch]) -> Iterator[StoredBatch]:
+        for batch in batches:
+            self._environment.give_way()
+            yield batch
 
     def mark(self) -> bytes | None:
         with self._environment.read() as transaction:

@@ -161,7 +161,7 @@ class Publisher(Actor):
             SetHandler: self._delivery.tell,
             GetReplicationView: self._view,
             OwnPublish: self._own_publish,
-            TakeSnapshot: lambda m: self._asked(partial(self._transfer.take, m.peer in self._topology.foreign)),
+            TakeSnapshot: lambda m: self._asked(partial(self._transfer.take, (m.peer in self._topology.foreign) is not m.other)),
             MakeDurable: lambda _: self._asked(self._transfer.make_durable),
             InstallSnapshot: lambda m: self._asked(partial(self._transfer.install, m, machine.applied[0])),
             Installed: lambda m: m.settle(),

@@ -11,6 +11,7 @@ the log does not know yet.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
@@ -31,11 +32,15 @@ class Content(NamedTuple):
     roster: bytes | None
 
 
-def dump(buffer: ReplicationBuffer, out: IO[bytes]) -> tuple[int, int]:
-    """Write a snapshot of `buffer` to `out`; the (index, term) where it ends. Any thread. Raises OSError, StorageError."""
+def dump(buffer: ReplicationBuffer, out: IO[bytes], room: int | None = None) -> tuple[int, int]:
+    """Write a snapshot of `buffer` to `out`; the (index, term) where it ends. Any thread. room: bytes that it may take, for the disk is the log's too. Raises
+    OSError; Overloaded, StorageError: the buffer wants to grow, or is closed."""
     out.write(snapshot.MAGIC)
     count = 0
     with buffer.frozen() as (state, batches):
+        size = sum(stored.size for stored in state.topics.values())
+        if room is not None and size > room:
+            raise OSError(errno.ENOSPC, f"a snapshot takes {size} bytes, {room} are free for it")
         for frame in _frames(state, batches):
             out.write(frame)
             count += 1

@@ -15,8 +15,9 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from coterie.actors.data_dir import room_in
 from coterie.actors.errors import CoterieError, InvalidRequest
 from coterie.actors.future import LightFuture
 from coterie.actors.replication.buffer import ReplicationBuffer
@@ -53,13 +54,13 @@ class StateTransfer:
 
     def take(self, foreign: bool, reply: LightFuture) -> None:
         """Resolve `reply` with a Snapshot, some time later. foreign: for a node of go-cluster, whose state is the roster's document and nothing else."""
-        threading.Thread(target=self._take, args=(document if foreign else dump, reply), name=f"{self._node}/snapshot", daemon=True).start()
+        threading.Thread(target=self._take, args=(foreign, reply), name=f"{self._node}/snapshot", daemon=True).start()
 
-    def _take(self, write: Callable[[ReplicationBuffer, IO[bytes]], tuple[int, int]], reply: LightFuture) -> None:
+    def _take(self, foreign: bool, reply: LightFuture) -> None:
         content = None
         try:
             content = tempfile.TemporaryFile(dir=self._directory, prefix="snapshot-")  # noqa: SIM115 - it is the taker's to close
-            index, term = write(self._buffer, content)
+            index, term = document(self._buffer, content) if foreign else dump(self._buffer, content, room_in(self._directory))
             size = content.tell()
             content.seek(0)
         except Exception as error:  # noqa: BLE001 - whatever it is, the taker hears it
@@ -67,7 +68,7 @@ class StateTransfer:
                 content.close()
             reply.fail(error)
             return
-        reply.set(Snapshot(index, term, content, size))
+        reply.set(Snapshot(index, term, content, size, foreign))
 
     def make_durable(self, reply: LightFuture) -> None:
         """Resolve `reply` with the applied index that is sure to survive."""

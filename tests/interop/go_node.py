@@ -11,10 +11,13 @@ from tests.product.nodes import free_port
 
 
 class GoNode:
-    """Not started yet. seeds: gossip addresses to meet at each start; evict: see the program's text."""
+    """Not started yet. seeds: gossip addresses to meet at each start; evict, trailing: see the program's text."""
 
-    def __init__(self, program: Path, directory: Path, name: str, seeds: list[str] | None = None, evict: bool = False) -> None:
-        self.program, self.name, self.seeds, self.evict = program, name, seeds or [], evict
+    def __init__(
+        self, program: Path, directory: Path, name: str, seeds: list[str] | None = None, evict: bool = False, trailing: int | None = None
+    ) -> None:
+        self.program, self.name, self.seeds = program, name, seeds or []
+        self.options = [*(["-evict"] if evict else []), *(["-trailing", str(trailing)] if trailing is not None else [])]
         self.data = directory / name
         self.data.mkdir()
         self.raft_addr, self.gossip, self.mgmt = (f"127.0.0.1:{free_port()}" for _ in range(3))
@@ -26,7 +29,7 @@ class GoNode:
 
     def start(self) -> GoNode:
         where = ["-raft", self.raft_addr, "-gossip", self.gossip, "-mgmt", self.mgmt, "-data", str(self.data)]
-        self._peers.append(LinePeer(self.name, self.program, "-id", self.name, *where, *(["-evict"] if self.evict else [])))
+        self._peers.append(LinePeer(self.name, self.program, "-id", self.name, *where, *self.options))
         if self.seeds:
             self.peer.ask("meet", addrs=self.seeds)
         return self

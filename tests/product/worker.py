@@ -34,6 +34,7 @@ from coterie import (
     TransferLeadership,
     Write,
 )
+from coterie.actors.room_messages import GetRaftView
 from tests.product.load import Load, digest
 from tests.product.spans import trace_to_files
 
@@ -179,6 +180,11 @@ class Worker:
         """The dead letters in this node's buffer, or those its handler has had, as (letter, node, topic, seq, attempts, data)."""
         letters = list(self.recorder.letters) if handled else self.cluster.ask(DeadLetters(limit=1000)).letters
         return [(x.letter, x.node, x.topic, x.seq, x.attempts, x.data.decode()) for x in letters]
+
+    def do_raft(self) -> Any:
+        """The Raft actor's counters, as they are now."""
+        rooms = self.cluster._actor_weakref()._rooms  # type: ignore[union-attr]
+        return rooms.raft.ask(GetRaftView(), timeout=10).counters
 
     def do_hold(self, seconds: float) -> Any:
         """Keep the interpreter for so long, as a long call into C does that does not release it."""

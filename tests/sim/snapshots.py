@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from coterie.actors.raft.log import SnapshotMark
 from coterie.actors.raft.ready import SendSnapshot
 from coterie.proto.raft_codec import encode_configuration
-from coterie.proto.raft_messages import SnapshotRequest
+from coterie.proto.raft_messages import OWN_SNAPSHOT, SnapshotRequest
 
 if TYPE_CHECKING:
     from tests.sim.node import SimNode
@@ -34,6 +34,7 @@ class Sending:
             encode_configuration(self.mark.configuration),
             self.mark.configuration_index,
             100,
+            snapshot_version=OWN_SNAPSHOT,
         )
         kernel.note(sender.id, "sends", f"a snapshot up to {index} to {wish.peer}")
         self._told = False

@@ -14,7 +14,7 @@ from coterie.actors.raft.node import Role
 from coterie.actors.raft.ready import Ready, Send, SendSnapshot
 from coterie.actors.raft.settings import Settings
 from coterie.proto.raft_codec import encode_configuration
-from coterie.proto.raft_messages import COMMAND, NONVOTER, VOTER, Configuration, Entry, Header, Server, SnapshotRequest
+from coterie.proto.raft_messages import COMMAND, NONVOTER, OWN_SNAPSHOT, VOTER, Configuration, Entry, Header, Server, SnapshotRequest
 from tests.sim.disk import SimDisk
 
 
@@ -187,6 +187,7 @@ class RaftCluster:
                 encode_configuration(mark.configuration),
                 mark.configuration_index,
                 100,
+                snapshot_version=OWN_SNAPSHOT,
             )
             answer = self[wish.peer].answer_snapshot(request, mark, history, self.now)
         member.core.snapshot_sent(wish.peer, wish.token, mark.index, answer, self.now)

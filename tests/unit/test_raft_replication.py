@@ -1,5 +1,7 @@
 """Replication: what is sent, what is believed, what is refused."""
 
+from typing import Any
+
 import attrs
 import pytest
 
@@ -13,7 +15,9 @@ from coterie.proto.raft_messages import (
     ADD_PEER_DEPRECATED,
     COMMAND,
     CONFIGURATION,
+    GO_SNAPSHOT,
     NOOP,
+    OWN_SNAPSHOT,
     AppendRequest,
     AppendResponse,
     Configuration,
@@ -163,15 +167,20 @@ def test_other_protocol_versions_are_refused(version: int) -> None:
     assert one.answer(request, 100.0) == RpcError("operation not supported with current protocol version")
 
 
+def snapshot(last: int, configuration: bytes, at: int, size: int = 9, version: int = OWN_SNAPSHOT) -> SnapshotRequest:
+    return SnapshotRequest(header("n2"), 2, last, 1, configuration, at, size, snapshot_version=version)
+
+
 @pytest.mark.parametrize(
     ("request_", "why"),
     [
-        (SnapshotRequest(header("n2"), 2, 10, 1, b"", 1, 0), "an empty snapshot"),
-        (SnapshotRequest(header("n2"), 2, 10, 1, b"", 1, 9), "does not decode"),
-        (SnapshotRequest(header("n2"), 2, 10, 1, b"", 11, 9), "not possible"),
-        (SnapshotRequest(header("n2"), 2, 0, 1, b"", 0, 9), "not possible"),
-        (SnapshotRequest(header("n2"), 2, 10, 1, encode_configuration(Configuration()), 1, 9), "no voter"),
-        (SnapshotRequest(header("n2"), 2, 10, 1, b"", 1, 9, snapshot_version=2), "version 2"),
+        (snapshot(10, b"", 1, size=0), "an empty snapshot"),
+        (snapshot(10, b"", 1), "does not decode"),
+        (snapshot(10, b"", 11), "not possible"),
+        (snapshot(0, b"", 0), "not possible"),
+        (snapshot(10, encode_configuration(Configuration()), 1), "no voter"),
+        (snapshot(10, b"", 1, version=101), "version 101"),
+        (snapshot(10, b"", 1, version=GO_SNAPSHOT), "a snapshot of hashicorp/raft knows no topics"),
     ],
 )
 def test_a_snapshot_that_cannot_be_one_is_refused_with_a_body(request_: SnapshotRequest, why: str) -> None:
@@ -415,3 +424,26 @@ def test_a_follower_that_answers_no_heartbeat_does_not_make_its_leader_spin() ->
     cluster.now += 0.1
     leader.core.tick(cluster.now)
     assert leader.core.deadline() > cluster.now + cluster.settings.heartbeat_interval / 2
+
+
+def test_a_follower_whose_answer_was_lost_is_not_sent_the_next_snapshot() -> None:
+    """It was installed, later than the leader waits. Another one, newer by now, would be as late, and the next one too."""
+    cluster = RaftCluster("n1", "n2", "n3")
+    one = cluster.bootstrap("n1")
+    cluster.stop("n3")
+    cluster.propose(b"a", b"b")
+    cluster.pass_time(0.1)
+    one.disk.compact(one.core.applied)
+    sent = []
+
+    def lost(peer: str, token: Any, index: int, message: Any, now: float) -> None:
+        sent.append(message)
+        heard(peer, token, index, None, now)
+
+    heard, one.core.snapshot_sent = one.core.snapshot_sent, lost  # type: ignore[method-assign]
+    cluster.restart("n3")
+    cluster.pass_time(3)
+    cluster.propose(b"c")
+    cluster.pass_time(0.1)
+    assert cluster["n3"].commands() == [b"a", b"b", b"c"]
+    assert len(sent) == 1 and sent[0].success

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from coterie.actors.errors import CoterieError, Overloaded, StorageError
 from coterie.actors.lmdb_env import Identity
 from coterie.actors.replication.buffer import BufferWrite, Gap, Remembered, ReplicationBuffer, StoredBatch
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
@@ -138,6 +140,53 @@ def test_the_dump_is_one_state_whatever_is_written_meanwhile(tmp_path: Path) -> 
     assert state.applied == (9, 3)
     assert len([first, *rest]) == 8
     buffer.close()
+
+
+def test_a_dump_gives_way_to_a_buffer_that_grows_or_is_closed(tmp_path: Path) -> None:
+    """Both wait for readers, and a dump may read for minutes."""
+    buffer = LmdbBuffer.open(tmp_path / "b", ME, 1 << 20)
+    full(buffer)
+    reading, given_way = threading.Event(), []
+
+    def read(until: threading.Event) -> None:
+        with buffer.frozen() as (_, batches):
+            reading.set()
+            until.wait(10)
+            try:
+                for _ in batches:
+                    pass
+            except CoterieError as error:
+                given_way.append(error)
+
+    grown = threading.Event()
+    one = threading.Thread(target=read, args=(grown,))
+    one.start()
+    assert reading.wait(10)
+    growth = threading.Timer(0.2, grown.set)  # by then the writer waits
+    growth.start()
+    records = [b"x" * 1000] * 100
+    for n in range(30):
+        buffer.write(BufferWrite([StoredBatch("big", 1 + 100 * n, 100, 20 + n, encode_batch("big", 7, records).data)]))
+    one.join(10)
+    assert isinstance(given_way.pop(), Overloaded)
+    assert buffer.usage().growths > 0
+
+    reading.clear()
+    closed = threading.Event()
+    two = threading.Thread(target=read, args=(closed,))
+    two.start()
+    assert reading.wait(10)
+    threading.Timer(0.2, closed.set).start()
+    buffer.close()
+    two.join(10)
+    assert isinstance(given_way.pop(), StorageError)
+
+
+def test_a_dump_that_the_disk_has_no_room_for_is_not_begun() -> None:
+    buffer, out = full(MemoryBuffer()), io.BytesIO()
+    with pytest.raises(OSError, match="are free for it"):
+        dump(buffer, out, 10)
+    assert len(out.getvalue()) == len(MAGIC)
 
 
 def good() -> bytes:

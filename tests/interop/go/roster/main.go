@@ -3,6 +3,8 @@
 //
 // Log, votes and snapshots are in -data: a peer that is killed comes back from there, at the same -raft and -gossip.
 //
+// -trailing says how many entries of its log a snapshot leaves (10240 by default, as in hashicorp/raft).
+//
 // As the leader it puts into the roster whom the gossip sees come or change. With -evict it does what go-cluster's leaders do when the gossip loses a
 // member: out of the quorum and out of the roster.
 //
@@ -214,8 +216,9 @@ func (n *node) watch() {
 	}()
 }
 
-func start(id, bind, data string) (*node, error) {
+func start(id, bind, data string, trailing uint64) (*node, error) {
 	config := raft.DefaultConfig()
+	config.TrailingLogs = trailing
 	config.LocalID, config.LogOutput = raft.ServerID(id), os.Stderr
 	transport, err := raft.NewTCPTransport(bind, nil, 3, patience, os.Stderr)
 	if err != nil {
@@ -286,10 +289,11 @@ func main() {
 	gossip := flag.String("gossip", "127.0.0.1:0", "address of the gossip, UDP and TCP")
 	mgmt := flag.String("mgmt", "127.0.0.1:1", "management address to tell in the gossip")
 	data := flag.String("data", "", "directory of the log, the votes and the snapshots")
+	trailing := flag.Uint64("trailing", raft.DefaultConfig().TrailingLogs, "entries of the log that a snapshot leaves")
 	evict := flag.Bool("evict", false, "take whom the gossip loses out of the quorum")
 	flag.Parse()
 
-	n, err := start(*id, *bind, *data)
+	n, err := start(*id, *bind, *data, *trailing)
 	if err != nil {
 		lines.Die(err)
 	}
