@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from tests.sim.membership_world import run_membership
 from tests.sim.publish_world import Publishing
 from tests.sim.raft_world import Application, RaftWorld
 
+COVERED = ("logs compacted", "snapshots installed", "installations finished after a crash", "leaderships handed over", "take-overs")
 WORLDS = ("raft", "publish", "membership")
 
 
@@ -29,6 +31,7 @@ class Outcome(NamedTuple):
     steps: int = 0
     acknowledged: int = 0
     leaderships: int = 0
+    seen: Mapping[str, int] | None = None
 
 
 class Job(NamedTuple):
@@ -76,7 +79,9 @@ def raft(job: Job) -> Outcome:
     except Exception as problem:  # noqa: BLE001 - as above
         explain(job, problem, world.kernel.trace(job.trace))
         return Outcome(job.world, True)
-    return Outcome(job.world, False, world.kernel.steps, len(world.application.acknowledged), len(world.oracle.leaders))
+    return Outcome(
+        job.world, False, world.kernel.steps, len(world.application.acknowledged), len(world.oracle.leaders), dict(world.kernel.seen)
+    )
 
 
 def explain(job: Job, problem: Exception, trace: str) -> None:
@@ -116,6 +121,8 @@ def main() -> int:
             line += f"; {sum(o.steps for o in passed)} steps, {sum(o.leaderships for o in passed)} leaderships, "
             line += f"{sum(o.acknowledged for o in passed)} acknowledged, none lost"
         print(line)
+        if world != "membership":
+            print("  " + ", ".join(f"{sum((o.seen or {}).get(what, 0) for o in of_it)} {what}" for what in COVERED))
     print(f"{len(jobs)} runs in {taken:.1f} s, {len(jobs) / taken:.1f} a second")
     return 1 if any(outcome.failed for outcome in outcomes) else 0
 

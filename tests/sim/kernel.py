@@ -7,7 +7,7 @@ trace keeps the last steps as tuples; they become text only when a run fails.
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from random import Random
 
@@ -24,6 +24,7 @@ class Kernel:
         self.steps = 0
         self._count = 0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self.seen: Counter[str] = Counter()  # how often what a run is for came about
         self._trace: deque[tuple[float, str, str, object]] = deque(maxlen=400)
 
     def at(self, time: float, action: Callable[[], None]) -> None:

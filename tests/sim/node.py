@@ -14,7 +14,7 @@ from coterie.actors.raft.core import RaftCore
 from coterie.actors.raft.log import SnapshotMark
 from coterie.actors.raft.node import Role
 from coterie.actors.raft.ready import BecameLeader, Ready
-from coterie.proto.raft_messages import AppendResponse, Entry, Server, VoteResponse
+from coterie.proto.raft_messages import AppendResponse, Entry, Server, TimeoutNowRequest, VoteResponse
 from tests.sim.disk import SimDisk
 from tests.sim.network import Connection
 from tests.sim.snapshots import Sending, installed_before_a_crash
@@ -103,6 +103,7 @@ class SimNode:
 
     def on_request(self, handle: Any, message: Any) -> None:
         self.world.kernel.note(self.id, "request", message)
+        self.world.kernel.seen["leaderships handed over"] += message.__class__ is TimeoutNowRequest
         self.core.request(handle, message, self.world.kernel.now)
         self.step()
 
@@ -143,6 +144,9 @@ class SimNode:
         if sending.mark.index > self.applied:
             self.world.application.restore(self, sending.mark, sending.content)
             self.installed = (sending.mark, sending.history)
+            self.world.kernel.seen["snapshots installed"] += 1
+            if self.world.dies_between(self):
+                return
         self.world.kernel.note(self.id, "restored", sending.mark.index)
         self.core.installed((sending, None), sending.mark, self.world.kernel.now)
         self.applied = max(self.applied, self.core.applied)

@@ -222,6 +222,13 @@ class RaftWorld:
         if kernel.chance(0.6):
             kernel.after(kernel.between(0.0, 0.02), lambda: node.life == life and node.up and not self.healing and self._down(node, 0.3))
 
+    def dies_between(self, node: SimNode) -> bool:
+        """A state machine was just made of a snapshot, and the log does not know: the moment that a restart must find out about."""
+        if self.healing or not self.kernel.chance(0.15):
+            return False
+        self._down(node, 0.5)
+        return True
+
     def _down(self, node: SimNode, longest: float) -> None:
         node.crash()
         self.kernel.after(self.kernel.between(0.01, longest), lambda: node.up or node.start())
@@ -249,8 +256,10 @@ class RaftWorld:
         for node in self.nodes.values():
             if node.up and kernel.chance(0.7):
                 index = min(self.application.sync(node), node.disk.last_index)
+                before = node.disk.start
                 node.disk.compact(index if kernel.chance(0.5) else kernel.random.randint(min(node.disk.start, index), index))
                 kernel.note(node.id, "compact", node.disk.start)
+                kernel.seen["logs compacted"] += node.disk.start > before
 
     def _transfer(self) -> None:
         leader = self.leader()
@@ -265,6 +274,7 @@ class RaftWorld:
         leader = node.core.leader if node.reachable() else None
         if leader is not None and node.core.take_over(leader.id, kernel.now):
             kernel.note(node.id, "takes over from", leader.id)
+            kernel.seen["take-overs"] += 1
             node.step()
 
     def _change(self) -> None:

@@ -73,4 +73,5 @@ def installed_before_a_crash(node: SimNode) -> None:
     disk = node.disk
     if mark.index > disk.start and not disk.holds(mark.index, mark.term):
         node.world.kernel.note(node.id, "finishes", f"the installation of {mark.index}")
+        node.world.kernel.seen["installations finished after a crash"] += 1
         disk.reset(mark, history)

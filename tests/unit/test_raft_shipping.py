@@ -228,6 +228,25 @@ def test_a_follower_gets_the_form_that_it_takes_whatever_gossip_says(takes: int,
         assert to.got == [b"{}" if takes == GO_SNAPSHOT else b"frames"]
 
 
+def test_a_follower_that_answers_nothing_is_given_up() -> None:
+    with receiver(wants=lambda request: None) as to:
+        began = time.monotonic()
+        with pytest.raises(DialError, match="gave no answer"):
+            send_snapshot(to.address, request(9), io.BytesIO(b"123456789"), timeout=0.3)
+        assert time.monotonic() - began < 5.0
+
+
+def test_a_sender_that_is_cut_off_leaves_nothing_behind() -> None:
+    with receiver() as to:
+        before = open_files()
+        with socket.create_connection(("127.0.0.1", to.server.port), WAIT) as sock:
+            sock.sendall(encode_request(request(1 << 20)) + b"x" * 1000)
+            wait_for(lambda: any(coming.file is not None for coming in to.incoming._coming.values()), WAIT, "it has begun")
+        wait_for(lambda: to.counts.snapshot().get("snapshots cut off") == 1, WAIT, "its end is counted")
+        wait_for(lambda: not to.incoming._coming and open_files() <= before, WAIT, "its file is gone")
+        assert send_snapshot(to.address, request(9), io.BytesIO(b"123456789")) == SnapshotResponse(YOU, 3, True)
+
+
 def test_who_takes_neither_form_is_not_asked_for_ever() -> None:
     with receiver(wants=lambda request: RpcError(f"{OTHER_FORM} {request.snapshot_version}", SnapshotResponse(YOU, 3, False))) as to:
         sender = Sender().send(to.address)
