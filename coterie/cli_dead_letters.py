@@ -109,16 +109,24 @@ def preview(data: bytes) -> str:
 
 
 def view(document: Document) -> RenderableType:
-    """As a table, for a person."""
+    """For a person: as a table, or where that is too wide for the terminal, a few lines a letter."""
     from rich.console import Group
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
+
+    from coterie.cli_tables import Fitting
 
     if not document["letters"]:
         return Text("no dead letters")
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("letter", "time", "topic", "seq", "node", "attempts", "reason", "data"):
         table.add_column(column, overflow="fold")
+    lines: list[RenderableType] = []
     for row in rows(document):
         table.add_row(*map(Text, row))
-    return Group(table, Text("there are older ones: give a higher --limit", "dim")) if document.get("next") else table
+        letter, at, topic, seq, node, attempts, reason, data = row
+        head = Text.assemble((f"letter {letter}", "bold"), f"  {topic} seq {seq}  on {node}, {attempts} attempts, {at}")
+        lines += [head, Padding(Text(reason), (0, 0, 0, 2)), Padding(Text(data, "dim"), (0, 0, 0, 2))]
+    letters = Fitting(table, Group(*lines))
+    return Group(letters, Text("there are older ones: give a higher --limit", "dim")) if document.get("next") else letters

@@ -29,10 +29,13 @@ def status_view(document: Document) -> RenderableType:
     """document: the answer of GET /status."""
     parts: list[RenderableType] = [_heading(document), _members(document)]
     if document.get("Topics"):
-        parts.append(_delivered(document["Topics"]))
+        parts.append(_delivered(document["Topics"], _answered_by(document)))
     seeds = document.get("Seeds") or {}
     if any(state not in _SEED_WELL for state in seeds.values()):
         parts.append(_seeds(seeds))
+    if letters := document.get("DeadLetters"):
+        counts = ", ".join(f"{count} of {topic}" for topic, count in letters.items())
+        parts.append(Text(f"dead letters: {counts}; see clusterctl dead-letters", "yellow"))
     return Group(*parts, *_warnings(document))
 
 
@@ -44,7 +47,7 @@ def topics_view(document: Document) -> RenderableType:
     """How far each topic is, and how far each node is behind."""
     if not document["Topics"]:
         return Text("nothing has been published yet")
-    table = _table("topic", "seq", f"delivered on {document.get('AnsweredBy') or 'this node'}", "retained", "acked", "lag")
+    table = _table("topic", "seq", f"delivered on {_answered_by(document)}", "retained", "acked", "lag")
     for topic in document["Topics"]:
         acked, lag = topic.get("Acked") or {}, topic["Lag"]
         table.add_row(
@@ -87,7 +90,7 @@ def _members(document: Document) -> RenderableType:
         addresses.add_row(Text(row["ID"]), *own)
         for kind, address in zip(_ADDRESSES, own, strict=True):
             lines.add_row(Text(row["ID"] if kind == _ADDRESSES[0] else ""), Text(kind, "dim"), address)
-    return _Fitting(wide, Group(narrow, _Fitting(addresses, lines)))
+    return Fitting(wide, Group(narrow, Fitting(addresses, lines)))
 
 
 def _state(row: Document, leader: str | None) -> tuple[Text, Text, Text, str, str]:
@@ -102,7 +105,7 @@ def _state(row: Document, leader: str | None) -> tuple[Text, Text, Text, str, st
     )
 
 
-class _Fitting:
+class Fitting:
     """A table where the terminal is wide enough for it, else what stands for it."""
 
     def __init__(self, table: Table, instead: RenderableType) -> None:
@@ -113,8 +116,12 @@ class _Fitting:
         yield self._table if natural <= options.max_width else self._instead
 
 
-def _delivered(topics: list[Document]) -> Table:
-    table = _table("topic", "seq", "delivered here", "retained from", "slowest")
+def _answered_by(document: Document) -> str:
+    return document.get("AnsweredBy") or "this node"
+
+
+def _delivered(topics: list[Document], answered_by: str) -> Table:
+    table = _table("topic", "seq", f"delivered on {answered_by}", "retained from", "slowest")
     for topic in topics:
         acked = topic.get("Acked") or {}
         slowest = min(acked, key=lambda node: acked[node], default="")

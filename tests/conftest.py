@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import hypothesis
 import pytest
 
 from coterie.transport import logs
@@ -11,6 +12,10 @@ from coterie.transport import logs
 # A shell ignores Ctrl-C for what it runs in the background, and every child would inherit that: the tests that send it would wait for nothing.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long one example takes is the machine's affair: a pause of a busy one is no finding.
+hypothesis.settings.register_profile("coterie", deadline=None)
+hypothesis.settings.load_profile("coterie")
 
 
 class _Drained:

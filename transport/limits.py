@@ -60,7 +60,7 @@ class Complaints:
             self._last[reason] = now
             held = self._held.pop(reason, 0)
         LOG.warning(
-            "%s: %s from %s: %s (%d more like it were not logged)",
-            *(self._name, reason, peer, detail, held),
+            "%s: %s from %s: %s%s",
+            *(self._name, reason, peer, detail, f" ({held} more like it were not logged)" if held else ""),
             extra={"reason": reason, "peer": str(peer), "held_back": held},
         )

@@ -7,17 +7,21 @@ import re
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from coterie import cli_tables
+from coterie import cli_dead_letters, cli_tables
 from tools.generate_screenshots import STATUS
 
 LONG = "coterie-{}.coterie.orders.svc.cluster.local"
 
 
 def drawn(document: dict[str, Any], width: int) -> list[str]:
+    return render(cli_tables.status_view(document), width)
+
+
+def render(view: RenderableType, width: int) -> list[str]:
     console = Console(width=width, file=io.StringIO(), highlight=False)
-    cli_tables.show(cli_tables.status_view(document), console)
+    cli_tables.show(view, console)
     assert isinstance(console.file, io.StringIO)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
@@ -47,6 +51,26 @@ def test_every_address_stands_whole_at_every_width(document: dict[str, Any], wid
 def test_one_row_a_member_where_there_is_room() -> None:
     (row,) = [line for line in drawn(STATUS, 110) if line.startswith("n3")]
     assert row.split() == ["n3", "failed", "voter", "10.0.0.3:9520", "10.0.0.3:7946", "10.0.0.3:17946", "3977", "48.2", "s", "ago"]
+
+
+def test_dead_letters_are_counted_in_the_status() -> None:
+    assert "dead letters: 2 of orders, 1 of stock; see clusterctl dead-letters" in drawn(
+        STATUS | {"DeadLetters": {"orders": 2, "stock": 1}}, 120
+    )
+    assert not any("dead letters" in line for line in drawn(STATUS | {"DeadLetters": {}}, 120))
+
+
+LETTER = {"letter": 3, "time": 0, "topic": "orders.created", "seq": 7, "node": "n1", "attempts": 10, "data": "Zm9ydHktdHdv"}
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_a_dead_letter_is_a_row_or_a_few_lines_and_whole(width: int) -> None:
+    reason = "ValueError: " + "no order number " * 5
+    lines = render(cli_dead_letters.view({"letters": [LETTER | {"reason": reason}], "next": 3}), width)
+    assert max(map(len, lines)) <= width
+    assert "orders.created" in " ".join(lines).split() and reason.strip() in " ".join(" ".join(lines).split())
+    assert "forty-two" in lines[-2] and lines[-1] == "there are older ones: give a higher --limit"
+    assert (lines[0].split()[:2] == ["letter", "time"]) == (width == 200)
 
 
 def test_what_fits_no_terminal_is_folded_and_not_lost() -> None:

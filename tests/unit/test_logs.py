@@ -14,6 +14,7 @@ from opentelemetry import trace
 
 from coterie.logs import JsonFormatter, QuietLibraries, TextFormatter, configure
 from coterie.transport import logs
+from coterie.transport.limits import Complaints, Counters
 from coterie.transport.logs import Backlog, Log
 
 
@@ -242,3 +243,14 @@ handler.close()
     found = {line["message"]: line for line in map(json.loads, ran.stderr.splitlines())}
     assert set(found) == {"leads", "mine"}
     assert (found["leads"]["term"], found["leads"]["node"], found["mine"]["order"], found["mine"]["logger"]) == (3, "n1", 42, "app")
+
+
+def test_a_complaint_says_how_many_were_held_back_when_there_were_any(caplog):
+    now = [0.0]
+    complain = Complaints("n1 http", Counters(), every=10, clock=lambda: now[0])
+    for now[0] in (0.0, 1.0, 2.0, 11.0):
+        complain("garbage", "10.0.0.9:1", "no HTTP")
+    assert [record.getMessage() for record in caplog.records] == [
+        "n1 http: garbage from 10.0.0.9:1: no HTTP",
+        "n1 http: garbage from 10.0.0.9:1: no HTTP (2 more like it were not logged)",
+    ]
