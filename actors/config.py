@@ -13,6 +13,7 @@ import attrs
 
 from coterie.actors.config_fields import (
     address,
+    application,
     callback,
     dns_name_list,
     dns_server_list,
@@ -103,7 +104,7 @@ class Config:
     gossip_key: str = attrs.field(default="", validator=gossip_key, repr=False)
     cluster_name: str = attrs.field(default="", validator=cluster_name)
 
-    app_handlers: Any = None
+    app_handlers: Any = attrs.field(default=None, validator=application)
     repl_window: int = attrs.field(default=1024, validator=integer(1, 1 << 30))
     repl_retry: float = duration_field(1.5)
     repl_attempts: int = attrs.field(default=10, validator=integer(0, 1 << 30))

@@ -12,6 +12,7 @@ import attrs
 
 from coterie.actors.durations import seconds
 from coterie.actors.errors import ConfigError
+from coterie.actors.handler import METHODS, HandlerActor
 from coterie.proto.record_batch import MAX_NAME
 from coterie.transport.addresses import Address, parse_address
 from coterie.transport.errors import AddressError
@@ -143,6 +144,16 @@ def flag(_: object, field: attrs.Attribute[Any], value: object) -> None:
 
 def path(value: str | os.PathLike[str]) -> str:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def application(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is None or (hasattr(value, "actor_urn") and hasattr(value, "ask")):
+        return
+    if isinstance(value, type):
+        if not issubclass(value, HandlerActor):
+            raise ConfigError(field.name, value, "it is a class, and of no HandlerActor: give an object, or derive it from HandlerActor")
+    elif not any(callable(getattr(value, name, None)) for name in METHODS):
+        raise ConfigError(field.name, value, f"give a handler actor, or an object with some of {', '.join(METHODS)}")
 
 
 def callback(_: object, field: attrs.Attribute[Any], value: object) -> None:

@@ -25,6 +25,8 @@ from coterie.actors.room_messages import Deliver, Delivered, HandleRead, HandleW
 from coterie.actors.traced import traced_call, traced_handler
 from coterie.actors.tracing import TRACING
 
+METHODS = ("handle_write", "handle_read", "handle_sync", "handle_dead_letter")
+
 
 @attrs.define(slots=True)
 class Record:
@@ -141,7 +143,7 @@ class ObjectHandler(HandlerActor):
     """A plain object with some of the four methods, run as a handler actor (`Config.app_handlers`)."""
 
     def __init__(self, target: Any) -> None:
-        for name in ("handle_write", "handle_read", "handle_sync", "handle_dead_letter"):
+        for name in METHODS:
             if callable(getattr(target, name, None)):
                 setattr(self, name, getattr(target, name))
         super().__init__()

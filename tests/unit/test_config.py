@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,9 @@ BAD: list[tuple[str, Any]] = [
     ("tls_key", "k.pem"),
     ("tls_server_name", "n"),
     ("tls_skip_verify", True),
+    ("app_handlers", 3),
+    ("app_handlers", print),
+    ("app_handlers", threading.Thread),  # a class, and of no handler actor
     ("repl_window", 0),
     ("repl_window", 1.5),
     ("repl_retry", -1),
