@@ -99,9 +99,16 @@ class Tracing:
         attributes: Mapping[str, Any],
         links: Iterable[SpanContext] = (),
     ) -> Span:
-        """A span that is not the current one. parents: one, or those of a batch; none: it begins a trace; None: the child of the current span."""
+        """A span that is not the current one. parents: one, or those of a batch; none: it begins a trace; None: the child of the current span.
+
+        It runs the application's sampler and processors. What they raise must not reach an actor: then it is a span that records nothing, and counted.
+        """
         context, more = (None, []) if parents is None else _parent(list(parents))
-        return self._tracer.start_span(name, context, kind, dict(attributes), [Link(c) for c in [*more, *links]][:MOST_LINKS])
+        try:
+            return self._tracer.start_span(name, context, kind, dict(attributes), [Link(c) for c in [*more, *links]][:MOST_LINKS])
+        except Exception as error:  # noqa: BLE001 - of any kind
+            self.ends.failed(error)
+            return trace.INVALID_SPAN
 
     def finish(self, span: Span, error: BaseException | None = None) -> None:
         """End it, now, with the error it came to. Never blocks."""
@@ -199,7 +206,7 @@ class _Ends:
     """The finished spans that wait for their end."""
 
     def __init__(self, most: int = MOST_WAITING) -> None:
-        self._queue: Background[tuple[Span, int]] = Background("coterie/trace", _end, most, self._lost, self._failed)
+        self._queue: Background[tuple[Span, int]] = Background("coterie/trace", _end, most, self._lost, self.failed)
         self.drain = self._queue.drain
         self._failures = 0
         self._at_exit = False
@@ -219,11 +226,11 @@ class _Ends:
     def _lost(self, count: int) -> None:
         LOG.warning("%d spans were dropped: the span processors do not take them fast enough", count)
 
-    def _failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         """A processor of the application's raised: its trace is incomplete, the node goes on."""
         self._failures += 1
         if self._failures in (1, 1000) or self._failures % 100_000 == 0:
-            LOG.warning("%d spans could not be ended so far: %r", self._failures, error)
+            LOG.warning("%d spans could not be begun or ended so far: %r", self._failures, error)
 
 
 def _end(item: tuple[Span, int]) -> None:

@@ -313,6 +313,28 @@ def test_a_processor_that_raises_is_survived(traces: Traces, world: World, monke
     world.delivered(2)
 
 
+def test_a_processor_or_sampler_that_raises_as_spans_begin_is_survived(
+    traces: Traces, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SimpleSpanProcessor, "on_start", lambda *_, **__: 1 / 0)
+    world.cluster.publish("t", b"x")
+    world.delivered(1)
+    monkeypatch.undo()
+    span_of_the_publish_only = traces.provider.get_tracer("app").start_as_current_span("asking")
+    with span_of_the_publish_only, monkeypatch.context() as patch:
+        begin = traces.provider.sampler.should_sample
+
+        def odd(context: Any, trace_id: int, name: str, *more: Any, **options: Any) -> Any:
+            return begin(context, trace_id, name, *more, **options) if name.startswith("publish") else 1 / 0
+
+        patch.setattr(traces.provider.sampler, "should_sample", odd)
+        world.cluster.publish("t", b"y")
+        world.delivered(2)
+    world.cluster.publish("t", b"z")
+    world.delivered(3)
+    assert not world.cluster.status().warnings
+
+
 # -- nobody traces ----------------------------------------------------------------------------------------------------------------
 
 
