@@ -80,8 +80,9 @@ class BindFailed(CoterieError):
 
 def loggable(error: BaseException) -> str:
     """The error in words that may stand in a log or in a span: an InvalidRequest quotes the value it refuses, which can be what an application publishes."""
-    return (
-        f"{type(error).__name__}: {error}"
-        if not isinstance(error, InvalidRequest)
-        else "InvalidRequest: a field is not valid; whoever asks hears which"
-    )
+    if isinstance(error, InvalidRequest):
+        return "InvalidRequest: a field is not valid; whoever asks hears which"
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - the application's exception; its type must do
+        return type(error).__name__

@@ -99,7 +99,11 @@ class Log:
         file, line, function, _ = logger.findCaller(stacklevel=3)  # beside this one, the method that was called
         fields = {**(extra or {}), "node": node, "concern": self._concern, **span_fields()}
         record = logger.makeRecord(logger.name, level, file, line, message, args, _exception(exc_info), function, fields)
-        record.msg, record.args = record.getMessage(), None
+        try:
+            record.msg = record.getMessage()
+        except Exception as error:  # noqa: BLE001 - what shows itself badly, such as an application's exception, must not end who logs it, as nowhere in logging
+            record.msg = f"{message} (what belongs here cannot be shown: {type(error).__name__})"
+        record.args = None
         backlog.put((logger, record))
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import trace
 
+from coterie.actors.errors import loggable
 from coterie.logs import JsonFormatter, QuietLibraries, TextFormatter, configure
 from coterie.transport import logs
 from coterie.transport.limits import Complaints, Counters
@@ -101,6 +102,21 @@ def test_a_handler_that_raises_does_not_end_the_thread(logged):
     log.info("two")
     assert backlog.drain(10)
     assert texts(sink) == ["two"]
+
+
+class Unspeakable(ValueError):
+    def __repr__(self):
+        raise RuntimeError("no")
+
+    __str__ = __repr__
+
+
+def test_what_cannot_be_shown_does_not_end_who_logs_it(logged):
+    log, sink, backlog = logged
+    log.error("it crashed: %r", Unspeakable())
+    assert backlog.drain(10)
+    assert texts(sink) == ["it crashed: %r (what belongs here cannot be shown: RuntimeError)"]
+    assert loggable(Unspeakable()) == "Unspeakable"
 
 
 def test_a_record_carries_its_node_its_concern_its_span_and_what_is_given_beside_it(logged):
