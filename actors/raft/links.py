@@ -14,6 +14,8 @@ from typing import Any, Final
 from coterie.actors.raft.ready import Send
 from coterie.proto.raft_codec import encode_append, encode_entries, encode_request
 from coterie.proto.raft_messages import AppendRequest, Entry, Server
+from coterie.transport.errors import AddressError
+from coterie.transport.limits import LOG
 from coterie.transport.raft_client import RaftPeer
 from coterie.transport.tls import Tls
 
@@ -29,19 +31,30 @@ class Links:
     def __init__(self, name: str, tell: Callable[[tuple[Any, ...]], None], tls: Tls | None = None) -> None:
         self._name, self._tell, self._tls = name, tell, tls
         self._links: dict[str, tuple[int, str, RaftPeer]] = {}
+        self._undialled: dict[str, str] = {}  # peers whose address is none, and what it is
         self._number = 0
         self._encoded: tuple[Sequence[Entry] | None, bytes] = ((), encode_entries(()))
         self.unsent = 0
 
     def reconcile(self, wanted: Sequence[Server]) -> list[str]:
-        """Dial who is new or has moved, hang up on who is gone. Returns the ids hung up on."""
+        """Dial who is new or has moved, hang up on who is gone. Returns the ids hung up on.
+
+        A leader of another make takes a join with any text for an address. A server with one that is none is never reached, like one that is down.
+        """
         addresses = {server.id: server.address for server in wanted}
         gone = [peer for peer, (_, address, _) in self._links.items() if addresses.get(peer) != address]
         for peer in gone:
             self._hang_up(self._links.pop(peer)[2])
+        self._undialled = {peer: address for peer, address in self._undialled.items() if addresses.get(peer) == address}
         for peer, address in addresses.items():
-            if peer not in self._links:
-                self._dial(peer, address)
+            if peer not in self._links and peer not in self._undialled:
+                try:
+                    self._dial(peer, address)
+                except AddressError as error:
+                    self._undialled[peer] = address
+                    LOG.error(
+                        "%s: the configuration has %s at an address that cannot be dialled: %s; let it leave", self._name, peer, error
+                    )
         return gone
 
     def _dial(self, peer: str, address: str) -> None:
@@ -83,6 +96,8 @@ class Links:
 
     def counters(self) -> dict[str, int]:
         total: dict[str, int] = {"unsent": self.unsent}
+        if self._undialled:
+            total["servers without an address now"] = len(self._undialled)
         for _, _, link in self._links.values():
             for reason, count in link.counters().items():
                 total[reason] = total.get(reason, 0) + count

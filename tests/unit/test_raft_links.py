@@ -6,7 +6,8 @@ import threading
 import time
 
 from coterie.actors.raft.links import Links
-from coterie.proto.raft_messages import Server
+from coterie.actors.raft.ready import Send, VoteToken
+from coterie.proto.raft_messages import Header, Server, VoteRequest
 from coterie.transport import stream
 from tests.product.wait import wait_for
 
@@ -30,3 +31,18 @@ def test_name_lookups_that_hang_do_not_keep_a_server_from_closing(monkeypatch):
     for thread in set(threading.enumerate()) - threads:
         thread.join(10)
     assert took < 5.0
+
+
+def test_a_server_whose_address_is_none_is_one_that_is_not_reached():
+    """A go-cluster leader takes a join with any text: its configuration must not stop the servers of ours that get it."""
+    links = Links("n1", lambda message: None)
+    try:
+        for _ in range(2):
+            assert links.reconcile([Server("n2", "no address"), Server("n3", "127.0.0.1:1")]) == []
+        assert links.counters()["servers without an address now"] == 1
+        links.send(Send("n2", "no address", VoteRequest(Header("n1", "127.0.0.1:2"), 1, 0, 0), VoteToken(1, 1, False)))
+        links.reconcile([Server("n2", "127.0.0.1:3")])
+        assert "servers without an address now" not in links.counters()
+        assert set(links._links) == {"n2"}
+    finally:
+        links.close()
