@@ -6,7 +6,7 @@ A shell works through each `Ready`, in the order in which it got them:
 2. when there is a `mark`, replace the log by it; then store `truncate_from`, `entries` and `hard_state` in one transaction; then call
    `RaftCore.stored`, once for each Ready with `must_store`;
 3. send `after`, answer `replies`;
-4. give `committed` to the state machine, fail `abandoned`, publish `events`.
+4. give `committed` to the state machine, but for what a snapshot has brought it meanwhile, fail `abandoned`, publish `events`.
 
 Steps 3 and 4 of a Ready wait until *every earlier* Ready is stored too, also when it stores nothing itself: an acknowledgement may
 vouch for entries that an earlier Ready brought. Step 1 waits for nothing: a leader's own disk is one of the quorum's, not a gate before it

@@ -233,6 +233,10 @@ class SimNode:
                 world.oracle.answer_leaves(self, connection.client.id, token, response)
             connection.answer(token, response)
         for entry, context in ready.committed:
+            if self.installed is not None and entry.index <= self.installed[0].index:  # handed out before the snapshot came that holds it
+                if context is not None:
+                    world.application.abandoned(self, context)
+                continue
             world.oracle.applied(self, entry)
             self.applied = entry.index
             world.application.apply(self, entry, context)
