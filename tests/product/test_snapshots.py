@@ -90,10 +90,10 @@ def test_a_node_that_dies_in_the_middle_of_an_installation_finishes_it_in_its_ne
         published = compacted = 0
         for round_ in range(2):
             n3.kill()
-            publish(n1, 1500, f"load{round_}", size=8 << 10)
-            published += 1500
+            publish(n1, 1000, f"load{round_}", size=8 << 10)
+            published += 1000
             compacted = wait_counter(n1, "entries compacted", compacted)
-            for _ in range(3):
+            for _ in range(2):
                 n3.start()
                 time.sleep(chance.random() * 0.5)  # the moment of the kill, not a wait for something
                 n3.signal(signal.SIGKILL)
