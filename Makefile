@@ -6,10 +6,11 @@ TYPES := build/tree
 SEEDS ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types contracts unit sim chaos bench demo docs reference proto clean
+.PHONY: help install test lint types contracts unit long sim chaos bench demo docs reference proto clean
 
 help:
-	@echo "make test     lint, types, import contracts and all tests (creates the environment first)"
+	@echo "make test     lint, types, import contracts and tests (creates the environment first)"
+	@echo "make long     the tests that take long: attacks on all ports, alerts in a real Prometheus, all certificates changed, ..."
 	@echo "make demo     three node processes: publish, kill the leader, recover"
 	@echo "make bench    benchmarks beside their baselines"
 	@echo "make sim      the deterministic simulator (SEEDS=1000)"
@@ -50,6 +51,9 @@ unit: install
 	$(BIN)/python -m pytest
 
 test: lint types contracts unit
+
+long: install
+	$(BIN)/python -m pytest -m long
 
 sim: install
 	$(BIN)/python -m tests.sim --seeds $(SEEDS)

@@ -6,6 +6,8 @@ import contextlib
 import socket
 from pathlib import Path
 
+import pytest
+
 from tests.product.assault import PORTS, Attacks, Fort, fort
 from tests.product.wait import wait_for
 
@@ -19,6 +21,7 @@ ALL_AT_ONCE: Attacks = [
 ]
 
 
+@pytest.mark.long
 def test_five_thousand_idle_slow_and_greedy_clients_on_all_ports_cost_neither_the_leader_nor_half_of_the_writes(tmp_path: Path) -> None:
     with fort(tmp_path) as standing:
         course = standing.withstand(ALL_AT_ONCE, 5.0, lambda: a_peer_gets_in(standing))

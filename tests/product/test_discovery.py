@@ -107,6 +107,7 @@ def test_a_name_is_asked_as_rarely_as_its_time_to_live_says(nodes: Any) -> None:
         assert (dns.asked["_n1._udp.test", "SRV"], dns.asked["n1.test", "A"], dns.asked["n2.test", "A"]) == (1, 1, 1)
 
 
+@pytest.mark.long
 def test_when_all_others_are_lost_and_come_back_elsewhere_the_survivor_finds_them(tmp_path: Path) -> None:
     """Those who come back know nobody; only the survivor's discovery leads to them."""
     with dns_server() as (dns, address):

@@ -76,6 +76,7 @@ def test_every_line_is_an_object_that_says_when_who_and_what(cluster: Logging) -
     assert [line["member_id"] for line in joined] == ["n2", "n3"]
 
 
+@pytest.mark.long
 def test_a_dead_leader_is_said_and_not_said_again_and_again(cluster: Logging) -> None:
     leader = cluster.status("n2")["LeaderID"]
     others = [name for name in NAMES if name != leader]

@@ -154,6 +154,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield watched
 
 
+@pytest.mark.long
 @needs_prometheus
 def test_a_cluster_that_is_well_raises_no_alarm_and_is_seen_whole(watched: Watched) -> None:
     prometheus = watched.prometheus
@@ -165,6 +166,7 @@ def test_a_cluster_that_is_well_raises_no_alarm_and_is_seen_whole(watched: Watch
     assert {name: types.get(name) for name in expected} == expected
 
 
+@pytest.mark.long
 @needs_prometheus
 @pytest.mark.parametrize("board", [path.stem for path in DASHBOARDS])
 def test_every_query_of_the_dashboard_returns_data(watched: Watched, board: str) -> None:
@@ -176,6 +178,7 @@ def test_every_query_of_the_dashboard_returns_data(watched: Watched, board: str)
         wait_for(lambda asked=asked: bool(prometheus.query(asked)), 30, f"{board}: {panel}: {query}", every=0.2)  # type: ignore[misc]
 
 
+@pytest.mark.long
 @needs_prometheus
 def test_a_handler_that_stalls(watched: Watched) -> None:
     node = watched.cluster.followers()[0]
@@ -191,6 +194,7 @@ def test_a_handler_that_stalls(watched: Watched) -> None:
     watched.prometheus.wait_quiet("orders", "CoterieHandlerStalled")
 
 
+@pytest.mark.long
 @needs_prometheus
 def test_a_subscriber_that_stops(watched: Watched) -> None:
     """The only one of a leader that needs no other for its quorum; and one of a quorum of three."""
@@ -204,6 +208,7 @@ def test_a_subscriber_that_stops(watched: Watched) -> None:
     assert not watched.prometheus.firing("orders").keys() & {"CoterieNoLeader", "CoterieNoQuorum", "GoClusterNoSubscribers"}
 
 
+@pytest.mark.long
 @needs_prometheus
 def test_a_quorum_that_is_cut(watched: Watched) -> None:
     (gone,) = watched.cluster.followers()

@@ -81,6 +81,7 @@ def test_a_wiped_server_joins_again_and_begins_with_a_snapshot_over_mutual_tls(t
             node.kill()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_a_node_that_dies_in_the_middle_of_an_installation_finishes_it_in_its_next_life(tmp_path: Path) -> None:
     """Killed while the snapshot comes in, while it is written, between the state machine and the log: whenever chance has it."""

@@ -10,6 +10,8 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from coterie.cli_errors import NoAnswer
 from coterie.cli_http import ask
 from coterie.cli_target import Target
@@ -80,6 +82,7 @@ def _connected(context: ssl.SSLContext, host: str, port: int) -> ssl.SSLSocket:
     return context.wrap_socket(socket.create_connection((host, port), PATIENCE), server_hostname=host)
 
 
+@pytest.mark.long
 def test_all_certificates_and_the_authority_are_changed_under_load(tmp_path: Path) -> None:
     secured = Secured(tmp_path)
     cluster, nodes = secured.cluster, secured.cluster.nodes
@@ -136,6 +139,7 @@ def test_all_certificates_and_the_authority_are_changed_under_load(tmp_path: Pat
             node.kill()
 
 
+@pytest.mark.long
 def test_a_mistake_in_a_rotation_is_told_and_harms_nothing(tmp_path: Path) -> None:
     secured = Secured(tmp_path)
     cluster = secured.cluster
