@@ -144,12 +144,14 @@ class SimNode:
         if sending.mark.index > self.applied:
             self.world.application.restore(self, sending.mark, sending.content)
             self.installed = (sending.mark, sending.history)
+            self.applied = (
+                sending.mark.index
+            )  # also where the log has got further meanwhile: what was handed out of it is in there, and is skipped
             self.world.kernel.seen["snapshots installed"] += 1
             if self.world.dies_between(self):
                 return
         self.world.kernel.note(self.id, "restored", sending.mark.index)
         self.core.installed((sending, None), sending.mark, self.world.kernel.now)
-        self.applied = max(self.applied, self.core.applied)
         self.world.oracle.truncated(self)
         self.step()
 

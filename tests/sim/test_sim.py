@@ -20,6 +20,11 @@ def test_raft_keeps_its_promises(tens: int) -> None:
         assert world.application.acknowledged, f"seed {seed} tested nothing: no command was acknowledged"
 
 
+def test_a_log_that_gets_further_while_a_snapshot_is_installed_goes_on_behind_it() -> None:
+    """A slow disk held back what was handed out; the snapshot holds some of that, and not all."""
+    run(747, 5)
+
+
 @pytest.mark.parametrize("bug", sorted(BUGS))
 def test_a_planted_bug_is_found(bug: str) -> None:
     """By a scenario, which is cheap, or by the simulator."""
