@@ -16,8 +16,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Mapping
-from types import FrameType
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -86,11 +85,15 @@ def _run(config: Config) -> None:
     from coterie.transport.crowd import raise_descriptors
 
     raise_descriptors()
-    from coterie.actors.supervisor import ClusterSupervisor
-
     log = Log(f"coterie.{config.node_id}.node", config.node_id, "node")
     over, manager = threading.Event(), ServiceManager()
-    stopped_by = _on_signals(over)
+    with _signals(over) as stopped_by:
+        _run_until(over, stopped_by, config, manager, log)
+
+
+def _run_until(over: threading.Event, stopped_by: list[str], config: Config, manager: ServiceManager, log: Log) -> None:
+    from coterie.actors.supervisor import ClusterSupervisor
+
     try:
         node = ClusterSupervisor.start(config)
     except CoterieError as error:
@@ -125,19 +128,39 @@ def _failure(node: Any, manager: ServiceManager) -> object:
     return failure
 
 
-def _on_signals(over: threading.Event) -> list[str]:
-    """The name of the first signal comes into the list, and `over` is set; the second one ends the process."""
+@contextlib.contextmanager
+def _signals(over: threading.Event) -> Iterator[list[str]]:
+    """The name of the first signal comes into the list, and `over` is set; the second one ends the process.
+
+    A handler in Python runs only when the main thread gets to its next instruction, which it may never do when the signal came just before it began to wait
+    for a lock. The descriptor is written in C, whatever the main thread does, and a thread of its own reads it.
+    """
     seen: list[str] = []
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if seen:
-            os._exit(128 + number)
-        seen.append(signal.Signals(number).name)
-        over.set()
+    def listen() -> None:
+        while number := int.from_bytes(os.read(reading, 1)):
+            if number not in (signal.SIGTERM, signal.SIGINT):  # somebody else's, which has its handler
+                continue
+            if seen:
+                os._exit(128 + number)
+            seen.append(signal.Signals(number).name)
+            over.set()
+        os.close(reading)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handle)
-    return seen
+    listener = threading.Thread(target=listen, name="cli-signals", daemon=True)
+    listener.start()
+    handlers = {number: signal.signal(number, lambda number, frame: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield seen
+    finally:
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.close(writing)
+        listener.join()
 
 
 def _tell(events: Any, over: threading.Event, manager: ServiceManager, log: Log) -> None:

@@ -218,13 +218,17 @@ def test_a_node_that_fails_later_ends_the_process_with_the_reason(node: FakeNode
     assert "clusterctl: node n1 gave up: the disk is full\n" in capsys.readouterr().err
 
 
-def test_a_second_signal_ends_the_process_at_once() -> None:
-    script = """
+@pytest.mark.parametrize(
+    "meanwhile", ["", "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})"], ids=["it waits", "no signal wakes it"]
+)
+def test_a_second_signal_ends_the_process_at_once_whatever_the_main_thread_does(meanwhile: str) -> None:
+    script = f"""
 import os, signal, sys, threading, types
 class Node:
     def start(self, config): return self
     def ask(self, message, timeout=None): return iter(threading.Event().wait, True) if message != "failed" else None
     def stop(self):
+        {meanwhile or "pass"}
         print("stopping", flush=True)
         threading.Event().wait()
 sys.modules["coterie.actors.supervisor"] = types.SimpleNamespace(ClusterSupervisor=Node())
