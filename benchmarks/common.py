@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -66,15 +68,21 @@ def drive(send: Callable[[], Any], in_flight: int, count: int, finish: Callable[
     return {"rate": rate, "p50_ms": latencies[count // 2] * 1e3, "p99_ms": latencies[int(count * 0.99)] * 1e3}
 
 
-class Child:
-    """A process of the same module, started with --follower NAME; lines both ways. It ends when its standard input does."""
+class Skipped(Exception):
+    """It cannot be run here; the text says what is missing."""
 
-    def __init__(self, module: str, name: str, *extra: str) -> None:
+
+class Process:
+    """A process that answers lines with lines, and ends when its standard input does. quiet: what it writes to standard error is shown only when it dies."""
+
+    def __init__(self, name: str, command: list[str], quiet: bool = False) -> None:
         self.name = name
+        self._log = tempfile.TemporaryFile() if quiet else None  # noqa: SIM115 - it lives as long as the process
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, "--follower", name, *extra],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._log,
             text=True,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )
@@ -88,8 +96,12 @@ class Child:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the process {self.name!r} ended with {self.process.wait()}")
+            raise RuntimeError(f"the process {self.name!r} ended with {self.process.wait()}\n{self._said()}".strip())
         return line.strip()
+
+    def ask(self, line: str) -> str:
+        self.say(line)
+        return self.hear()
 
     def end(self, patience: float = 10.0) -> None:
         """Close its input and let it finish what it does then."""
@@ -103,9 +115,23 @@ class Child:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
+        for stream in (self.process.stdin, self.process.stdout, self._log):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):  # what it did not read any more
+                    stream.close()
+
+    def _said(self) -> str:
+        if self._log is None:
+            return ""
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), 4096, max(0, size - 4096)).decode(errors="replace")
+
+
+class Child(Process):
+    """A process of the same module, started with --follower NAME."""
+
+    def __init__(self, module: str, name: str, *extra: str) -> None:
+        super().__init__(name, [sys.executable, "-m", module, "--follower", name, *extra])
 
 
 def report(levels: dict[int, dict[str, float]]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("coterie", "pykka", "lmdb", "msgpack", "grpcio", "attrs", "pysyncobj")
+GO_MODULES = Path(__file__).parent / "peers" / "go.mod"
 
 
 def machine() -> dict[str, Any]:
@@ -23,8 +24,14 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],
         "fdatasync_ms": fdatasync(),
-        "versions": {name: found(name) for name in PACKAGES},
+        "versions": {name: found(name) for name in PACKAGES} | go_versions(),
     }
+
+
+def go_versions() -> dict[str, str]:
+    """Of the two modules that `benchmarks/peers` is made of, from its go.mod."""
+    words = (line.split() for line in GO_MODULES.read_text().splitlines())
+    return {line[0].rpartition("hashicorp/")[2]: line[1] for line in words if line and line[0].startswith("github.com/hashicorp/raft")}
 
 
 def processor() -> str:

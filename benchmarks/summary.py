@@ -9,41 +9,73 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-CEILING = {"raft": "bare", "publish": "packed", "publish-follower": "packed", "pysyncobj": "packed"}
+from benchmarks.rows import Row, as_json, judged, table
+
+CEILING = {
+    "raft": "bare",
+    "publish": "packed",
+    "publish-many": "packed",
+    "publish-follower": "packed",
+    "pysyncobj": "packed",
+    "hashicorp": "bare",
+}
 TITLES = {
     "bare": "ceiling, an entry per proposal (bare)",
     "packed": "ceiling, packed, delivered to 3 handlers",
     "raft": "Raft alone, an entry per command",
     "publish": "publish on the leader, delivered to 3 handlers",
+    "publish-many": "publish_many, 128 records a call, delivered to 3",
     "publish-follower": "publish on a follower, delivered to 3 handlers",
     "pysyncobj": "PySyncObj, journal never synced, applied on 3",
+    "hashicorp": "hashicorp/raft + raft-boltdb, its defaults",
 }
+UNITS = {"rate": "/s", "p50_ms": "ms", "p99_ms": "ms"}
 Round = dict[str, dict[str, Any]]
 
 
 class Target(NamedTuple):
-    """`value` of one round, which is to be at least (or at most) `bound`."""
+    """The ratio of `figure` of two systems in one round, at one level, which is to be at least (or at most) `bound`. A `bound` on the figure alone where
+    there is one system."""
 
     what: str
     bound: float
     at_least: bool
-    systems: tuple[str, str]
+    systems: tuple[str, ...]
     level: str
     figure: str
 
 
 TARGETS = (
-    Target("Raft alone / bare, rate, 1024 in flight", 0.5, True, ("raft", "bare"), "1024", "rate"),
-    Target("publish / packed, rate, 1024 in flight", 0.25, True, ("publish", "packed"), "1024", "rate"),
-    Target("publish / PySyncObj, rate, 1024 in flight", 1.0, True, ("publish", "pysyncobj"), "1024", "rate"),
-    Target("publish / bare, p50 of a single one", 2.0, False, ("publish", "bare"), "1", "p50_ms"),
+    Target("Raft alone, 1024 in flight", 0.75, True, ("raft", "bare"), "1024", "rate"),
+    Target("Raft alone, 256 in flight", 2.0, True, ("raft", "hashicorp"), "256", "rate"),
+    Target("Raft alone, 1024 in flight", 2.0, True, ("raft", "hashicorp"), "1024", "rate"),
+    Target("publish until all three handled it, 1024 in flight", 0.5, True, ("publish", "packed"), "1024", "rate"),
+    Target("publish until all three handled it, 1024 in flight", 1.0, True, ("publish", "pysyncobj"), "1024", "rate"),
+    Target("publish_many until all three handled it, records, 16 calls in flight", 300_000, True, ("publish-many",), "16", "rate"),
+    Target("a single publish, p50", 1.4, False, ("publish", "bare"), "1", "p50_ms"),
 )
-IDLE_TARGETS = (("idle node, % of a core", 2.0, "cpu_percent"), ("idle node, MB resident", 100.0, "rss_mb"))
+IDLE_TARGETS = (("idle node, of a core", 2.0, "cpu_percent", "%"), ("idle node, resident", 100.0, "rss_mb", "MB"))
 
 
 def summarize(measured: dict[str, Any]) -> dict[str, Any]:
-    """medians[system][level][figure], ratios[system][level] (rate to the ceiling of the same round), targets, errors."""
-    rounds: list[Round] = [{name: figures for name, figures in one.items() if "error" not in figures} for one in measured["rounds"]]
+    """medians[system][level][figure], ratios[system][level] (rate to the ceiling of the same round), targets, skipped, errors."""
+    failed = {"error": {}, "skipped": {}}  # type: dict[str, dict[str, str]]
+    rounds: list[Round] = []
+    for count, one in enumerate(measured["rounds"], 1):
+        rounds.append({})
+        for name, figures in one.items():
+            why = next((why for why in failed if why in figures), None)
+            if why is None:
+                rounds[-1][name] = figures
+            else:
+                failed[why][f"{name}, round {count}" if why == "error" else name] = figures[why]
+    rows: list[Row] = []
+    for name, figures in measured["trials"].items():
+        why = next((why for why in failed if why in figures), None)
+        if why is not None:
+            failed[why][name] = figures[why]
+        else:
+            rows += [Row(**row) for row in figures["rows"]] if "rows" in figures else _idle(figures)
     names = list(dict.fromkeys(name for one in rounds for name in one))
     medians = {name: _medians([one[name] for one in rounds if name in one]) for name in names}
     ratios = {
@@ -51,13 +83,14 @@ def summarize(measured: dict[str, Any]) -> dict[str, Any]:
         for name in names
         if name in CEILING
     }
-    errors = {
-        f"{name}, round {number}": f["error"] for number, one in enumerate(measured["rounds"], 1) for name, f in one.items() if "error" in f
+    targets = [*_targets(rounds, medians), *rows]
+    return {
+        "medians": medians,
+        "ratios": ratios,
+        "targets": [as_json(row) for row in targets],
+        "skipped": failed["skipped"],
+        "errors": failed["error"],
     }
-    idle = measured["idle"]
-    if "error" in idle:
-        errors["idle"], idle = idle["error"], {}
-    return {"medians": medians, "ratios": ratios, "targets": _targets(rounds, idle), "errors": errors}
 
 
 def _medians(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -79,19 +112,25 @@ def _ratio(rounds: list[Round], systems: tuple[str, str], level: str, figure: st
     return median(found) if found else None
 
 
-def _targets(rounds: list[Round], idle: dict[str, Any]) -> list[dict[str, Any]]:
+def _targets(rounds: list[Round], medians: dict[str, Any]) -> list[Row]:
     rows = []
     for target in TARGETS:
-        value = _ratio(rounds, target.systems, target.level, target.figure)
+        ours, *others = target.systems
+        measured = medians.get(ours, {}).get(target.level, {}).get(target.figure)
+        if measured is None:
+            continue
+        if not others:
+            rows.append(judged(target.what, measured, UNITS[target.figure], target.bound, target.at_least))
+            continue
+        value = _ratio(rounds, (ours, others[0]), target.level, target.figure)
         if value is not None:
-            rows.append(_row(target.what, value, target.bound, target.at_least))
-    if idle:
-        rows += [_row(what, max(node[figure] for node in idle.values()), bound, False) for what, bound, figure in IDLE_TARGETS]
+            baseline = medians[others[0]][target.level][target.figure]
+            rows.append(Row(target.what, measured, UNITS[target.figure], value, target.bound, target.at_least, others[0], baseline))
     return rows
 
 
-def _row(what: str, value: float, bound: float, at_least: bool) -> dict[str, Any]:
-    return {"what": what, "value": value, "bound": bound, "at_least": at_least, "ok": value >= bound if at_least else value <= bound}
+def _idle(nodes: dict[str, Any]) -> list[Row]:
+    return [judged(what, max(node[figure] for node in nodes.values()), unit, bound, False) for what, bound, figure, unit in IDLE_TARGETS]
 
 
 def show(result: dict[str, Any], console: Console) -> None:
@@ -106,24 +145,20 @@ def show(result: dict[str, Any], console: Console) -> None:
         _show_levels(result, console, "p50_ms", "p50, ms", lambda value: f"{value:.2f}")
         _show_levels(result, console, "p99_ms", "p99, ms", lambda value: f"{value:.2f}")
     if result["targets"]:
-        table = Table(title="targets", title_justify="left")
-        for column in ("", "wanted", "measured", ""):
-            table.add_column(column, justify="left" if not column else "right")
-        for row in result["targets"]:
-            sign, verdict = "≥" if row["at_least"] else "≤", "[green]ok[/]" if row["ok"] else "[red]missed[/]"
-            table.add_row(row["what"], f"{sign} {row['bound']:g}", f"{row['value']:.2f}", verdict)
-        console.print(table)
+        console.print(table(Row(**{name: row[name] for name in Row._fields}) for row in result["targets"]))
+    for name, why in result["skipped"].items():
+        console.print(f"[yellow]skipped: {name}[/]: {why}", highlight=False)
     for where, error in result["errors"].items():
         console.print(f"[red]failed: {where}[/]", highlight=False)
         console.print(error.splitlines()[-1] if error else "", markup=False, highlight=False)
 
 
 def _show_levels(result: dict[str, Any], console: Console, figure: str, title: str, written: Callable[[float], str]) -> None:
-    levels = list(dict.fromkeys(level for system in result["medians"].values() for level in system))
-    table = Table(title=title, title_justify="left")
-    table.add_column("in flight")
+    levels = sorted({level for system in result["medians"].values() for level in system}, key=int)
+    found = Table(title=title, title_justify="left")
+    found.add_column("in flight")
     for level in levels:
-        table.add_column(level, justify="right")
+        found.add_column(level, justify="right")
     for name, medians in result["medians"].items():
         cells = []
         for level in levels:
@@ -131,5 +166,5 @@ def _show_levels(result: dict[str, Any], console: Console, figure: str, title: s
             cells.append(
                 (written(medians[level][figure]) if level in medians else "") + (f"  [dim]{share:.2f}[/]" if share is not None else "")
             )
-        table.add_row(TITLES.get(name, name), *cells)
-    console.print(table)
+        found.add_row(TITLES.get(name, name), *cells)
+    console.print(found)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import common
+from benchmarks import common, trials
+from benchmarks.rows import Row, number, ratio
 from benchmarks.summary import summarize
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,17 @@ def test_a_system_measures_the_levels_that_it_is_asked_for(command: tuple[str, .
         assert 0 < figures["p50_ms"] <= figures["p99_ms"]
 
 
+@pytest.mark.go
+def test_the_go_peer_is_measured_or_says_why_not() -> None:
+    done = benchmark("benchmarks.go_peer", "--scale", "0.001", "--levels", "1,256")
+    assert done.returncode == 0, done.stderr
+    levels = json.loads(done.stdout.splitlines()[-1])
+    if "skipped" in levels:
+        pytest.skip(levels["skipped"])
+    assert list(levels) == ["1", "256"]
+    assert all(figures["rate"] > 0 for figures in levels.values())
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_idle_nodes_are_weighed() -> None:
     done = benchmark("benchmarks.idle", "--scale", "0.01")
@@ -71,23 +83,24 @@ def test_the_profile_names_the_functions_of_each_thread() -> None:
 
 def test_the_command_writes_json_with_machine_figures_and_targets(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    done = benchmark("benchmarks", "--rounds", "1", "--scale", "0.001", "--only", "bare,raft", "--json", str(file))
+    done = benchmark("benchmarks", "--rounds", "1", "bare", "raft", "--scale", "0.001", "--json", str(file))
     assert done.returncode == 0, done.stderr
     assert "Raft alone" in done.stdout
     result = json.loads(file.read_text())
     assert result["machine"]["processors"] == os.cpu_count()
     assert result["ratios"]["raft"].keys() == {"1", "16", "256", "1024"}
-    assert [row["what"] for row in result["targets"]] == ["Raft alone / bare, rate, 1024 in flight"]
+    assert [row["what"] for row in result["targets"]] == ["Raft alone, 1024 in flight"]
+    assert result["targets"][0]["beside"] == "bare"
 
 
 def test_a_system_that_fails_is_an_error_with_what_it_said() -> None:
-    figures = bench.run(bench.System("broken", ("benchmarks.no_such_module",)), scale=0.001)
+    figures = trials.run(trials.System("broken", ("benchmarks.no_such_module",)), scale=0.001)
     assert "No module named benchmarks.no_such_module" in figures["error"]
 
 
 def test_an_unknown_system_is_refused_with_the_names_of_the_known(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        bench.parse(["--only", "bare,rift"])
+        bench.parse(["bare", "rift"])
     assert "['rift']: give some of bare,packed,raft" in capsys.readouterr().err
 
 
@@ -96,24 +109,40 @@ def one(rate: float, p50: float) -> dict[str, Any]:
 
 
 def test_ratios_are_made_within_a_round_and_a_failed_run_takes_no_part() -> None:
-    fast, slow = {"bare": one(100.0, 1.0), "raft": one(60.0, 1.5)}, {"bare": one(10.0, 10.0), "raft": one(7.0, 15.0)}
+    fast, slow = {"bare": one(100.0, 1.0), "raft": one(80.0, 1.5)}, {"bare": one(10.0, 10.0), "raft": one(9.0, 15.0)}
     failed = {"bare": one(1000.0, 1.0), "raft": {"error": "it fell over"}}
-    summary = summarize({"rounds": [fast, slow, failed], "idle": {}})
-    assert summary["ratios"]["raft"]["1024"] == pytest.approx(0.65)
+    summary = summarize({"rounds": [fast, slow, failed], "trials": {}})
+    assert summary["ratios"]["raft"]["1024"] == pytest.approx(0.85)
     assert summary["medians"]["bare"]["1024"]["rate"] == 100.0
     assert summary["errors"] == {"raft, round 3": "it fell over"}
-    assert summary["targets"] == [
-        {"what": "Raft alone / bare, rate, 1024 in flight", "value": pytest.approx(0.65), "bound": 0.5, "at_least": True, "ok": True}
-    ]
+    (row,) = summary["targets"]
+    assert row["what"] == "Raft alone, 1024 in flight"
+    assert (row["value"], row["bound"], row["at_least"], row["ok"]) == (pytest.approx(0.85), 0.75, True, True)
+    assert (row["figure"], row["beside"], row["baseline"]) == (pytest.approx(44.5), "bare", 100.0)
 
 
 def test_a_missed_target_is_said() -> None:
     nodes = {"n1": {"cpu_percent": 1.0, "rss_mb": 60.0}, "n2": {"cpu_percent": 2.5, "rss_mb": 70.0}}
-    rows = summarize({"rounds": [], "idle": nodes})["targets"]
+    rows = summarize({"rounds": [], "trials": {"idle": nodes}})["targets"]
     assert [(row["what"], row["value"], row["ok"]) for row in rows] == [
-        ("idle node, % of a core", 2.5, False),
-        ("idle node, MB resident", 70.0, True),
+        ("idle node, of a core", 2.5, False),
+        ("idle node, resident", 70.0, True),
     ]
+
+
+def test_the_rows_of_a_trial_stand_among_the_targets_and_what_was_skipped_is_said() -> None:
+    row = ratio("catch-up", 60_000.0, "/s", "healthy", 120_000.0, 0.8)
+    summary = summarize({"rounds": [{"hashicorp": {"skipped": "no Go"}}], "trials": {"catchup": {"rows": [row._asdict()]}}})
+    assert summary["targets"] == [row._asdict() | {"ok": False}]
+    assert summary["skipped"] == {"hashicorp": "no Go"}
+    assert summary["errors"] == {}
+
+
+def test_a_row_is_met_by_its_bound_and_one_without_a_bound_by_nothing() -> None:
+    assert Row("", 1.0, "s", 1.0, 1.0, at_least=False).met is True
+    assert Row("", 1.1, "s", 1.1, 1.0, at_least=False).met is False
+    assert Row("", 1.1, "s", 1.1).met is None
+    assert [number(value) for value in (123456.7, 12.34, 1.234, 0.01234)] == ["123,457", "12.3", "1.23", "0.0123"]
 
 
 def test_the_driver_keeps_as_many_requests_open_as_it_is_told() -> None:
