@@ -63,7 +63,7 @@ class Join:
 
 @attrs.define(frozen=True)
 class Leave:
-    """Take the server `id` out of the quorum. Leader only. -> Left."""
+    """Take the server `id` out of the quorum. Leader only; if it is the leader itself, it hands leadership over first, and the new leader takes it out. -> Left."""
 
     id: str
     timeout: float | None = None
@@ -98,7 +98,8 @@ class RegisterHandler:
 
 @attrs.define(frozen=True)
 class TransferLeadership:
-    """Hand leadership to `id`, or to the most advanced voter. Leader only. -> True when another leads."""
+    """Hand leadership to the voter `id`, or to the one that has most of the log. Leader only. -> True when another leads, or `id` leads already. Raises NotLeader,
+    UnknownMember (no voter beside the leader has that id), Unreachable (it did not take over; this node leads on)."""
 
     id: str | None = None
     timeout: float | None = None

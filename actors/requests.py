@@ -126,10 +126,41 @@ class Requests:
         """Answers Left. Raises InvalidRequest, NotLeader."""
         if not isinstance(message.id, str) or not message.id:
             raise InvalidRequest(f"id={message.id!r}: give the node_id of the server that leaves")
-        self._change(ChangeQuorum("leave", message.id, "", self._deadline(message)), Left(message.id), reply)
+        change = ChangeQuorum("leave", message.id, "", self._deadline(message))
+        others = [s.id for s in self._picture.raft.servers if s.id != message.id and s.suffrage == "voter"]
+        if message.id == self._picture.me and self._picture.topology.leads and others:
+            self._leave_by_heir(change, others, reply)
+        else:
+            self._change(change, Left(message.id), reply)
+
+    def _leave_by_heir(self, change: ChangeQuorum, others: list[str], reply: LightFuture | None) -> None:
+        """The leader itself leaves: it hands over first, so that nobody waits for a time-out, and the new leader takes it out. If nobody takes over, it takes itself
+        out, which ends its leadership with the commit (Raft thesis, 4.2.2)."""
+        handed = self._rooms.raft.ask(TransferLeadership(self._picture.topology.heir(others)), block=False)
+        answer = Left(change.id)
+
+        def out_of_it() -> None:
+            if handed.error is not None:
+                self._pass_to_raft(change, answer, reply)
+                return
+            raft, client = self._rooms.raft, self._rooms.client
+            self._router.place(
+                Request(
+                    f"leave {change.id!r}",
+                    reply,
+                    change.deadline,
+                    lambda: _instead(raft.ask(change, block=False), answer),
+                    lambda at, left: client.leave(at, change.id, left),
+                )
+            )
+
+        handed.on_done(lambda: self._post(out_of_it))
 
     def transfer(self, message: TransferLeadership, reply: LightFuture | None) -> None:
-        """Answers True."""
+        """Answers True. Raises InvalidRequest, NotLeader."""
+        if not (message.id is None or (isinstance(message.id, str) and message.id)):
+            raise InvalidRequest(f"id={message.id!r}: give the node_id of the server that is to lead, or None")
+        self._check_leads()
         self._pass_to_raft(message, True, reply)
 
     def _change(self, change: ChangeQuorum, answer: Joined | Left, reply: LightFuture | None) -> None:
@@ -160,3 +191,10 @@ class Requests:
 
     def _deadline(self, message: Any) -> float:
         return time.monotonic() + check_timeout(message.timeout, self._default)
+
+
+def _instead(future: LightFuture, answer: Any) -> LightFuture:
+    """A future with `answer` when `future` has a value, or its error."""
+    other = LightFuture()
+    future.on_done(lambda: other.set(answer) if future.error is None else other.fail(future.error))
+    return other

@@ -180,8 +180,11 @@ class AsyncCluster:
         answer: Left = await self._ask(Leave(member_id, timeout))
         return answer
 
-    async def transfer_leadership(self, member_id: str | None = None, *, timeout: float | None = None) -> None:
+    async def transfer(self, member_id: str | None = None, *, timeout: float | None = None) -> None:
+        """See `TransferLeadership`."""
         await self._ask(TransferLeadership(member_id, timeout))
+
+    transfer_leadership = transfer  # as it was called first
 
     async def dead_letters(
         self, topic: str | None = None, limit: int = 100, *, before: int | None = None, timeout: float | None = None

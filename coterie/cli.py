@@ -190,6 +190,20 @@ def leave(target: Target, id: str, output: str | None) -> None:  # noqa: A002 - 
     change(target, "leave", {"id": id}, output)
 
 
+@command("transfer", "", "--to n2 --addr 10.0.0.1:17946")
+@flag("to", "Who is to lead; none: the voter that has most of the log.", variable=False, metavar="ID")
+@asking("15s")
+@OUTPUT
+def transfer(target: Target, to: str | None, output: str | None) -> None:
+    """Hand leadership over, to a voter of your choice. Any node may be asked.
+
+    Nothing is lost and nobody waits for a time-out: publishes go on with the new leader. Of a node that leads already it is accepted at once.
+    """
+    from coterie.cli_ask import change
+
+    change(target, "transfer", {"id": to} if to else {}, output)
+
+
 # -- the application's data -------------------------------------------------------------------------------------------------------
 
 

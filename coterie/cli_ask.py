@@ -92,11 +92,11 @@ def probe(target: Target, what: str) -> None:
         sys.stdout.write(f"{what}\n")
 
 
-# -- join and leave ---------------------------------------------------------------------------------------------------------------
+# -- join, leave and transfer ---------------------------------------------------------------------------------------------------------------
 
 
 def ask_change(target: Target, operation: str, body: Document) -> Document:
-    """Join or leave; a node that does not lead names the leader, which is then asked, once. Raises NoAnswer."""
+    """Join, leave or transfer; a node that does not lead names the leader, which is then asked, once. Raises NoAnswer."""
     answer = target.in_turn(lambda addr: _change_at(target, addr, operation, body), repeatable=False)
     leader = answer.get("leader")
     if not answer.get("accepted") and leader and leader not in map(shown, target.addrs[:1]):
@@ -144,9 +144,9 @@ def change(target: Target, operation: str, body: Document, output: str | None, w
     if not as_table(output):
         say(answer)
     elif answer.get("accepted"):
-        sys.stdout.write(f"{operation}: {body['id']} accepted\n")
+        sys.stdout.write(f"{operation}: {body.get('id', 'leadership')} accepted\n")
     if not answer.get("accepted"):
-        raise refusal(f"{operation} {body['id']}", answer)
+        raise refusal(f"{operation} {body['id']}" if "id" in body else operation, answer)
 
 
 # -- writes, reads and publishes --------------------------------------------------------------------------------------------------

@@ -37,13 +37,15 @@ def status(target: Target, addr: tuple[str, int]) -> Document:
 
 
 def change(target: Target, addr: tuple[str, int], operation: str, body: Document) -> Document:
-    """Join or leave. Raises NoAnswer when nobody listens there."""
+    """Join, leave or transfer. Raises NoAnswer when nobody listens there."""
+    asks: dict[str, Callable[[NodeClient], LightFuture]] = {
+        "join": lambda client: client.join(shown(addr), body["id"], body["raftAddr"], target.timeout),
+        "leave": lambda client: client.leave(shown(addr), body["id"], target.timeout),
+        "transfer": lambda client: client.transfer(shown(addr), body.get("id"), target.timeout),
+    }
     with _client(target) as client:
         try:
-            if operation == "join":
-                client.join(shown(addr), body["id"], body["raftAddr"], target.timeout).get(timeout=target.timeout + 1)
-            else:
-                client.leave(shown(addr), body["id"], target.timeout).get(timeout=target.timeout + 1)
+            asks[operation](client).get(timeout=target.timeout + 1)
         except NotLeader as error:
             return {"accepted": False, "leader": _grpc_address(client, shown(addr), error, target.timeout), "error": "not leader"}
         except Unreachable as error:

@@ -84,8 +84,11 @@ class Cluster:
         answer: Left = self.ref.ask(Leave(member_id, timeout))
         return answer
 
-    def transfer_leadership(self, member_id: str | None = None, *, timeout: float | None = None) -> None:
+    def transfer(self, member_id: str | None = None, *, timeout: float | None = None) -> None:
+        """See `TransferLeadership`."""
         self.ref.ask(TransferLeadership(member_id, timeout))
+
+    transfer_leadership = transfer  # as it was called first
 
     def dead_letters(
         self, topic: str | None = None, limit: int = 100, *, before: int | None = None, timeout: float | None = None

@@ -89,6 +89,10 @@ class NodeClient:
             address, _MANAGEMENT + "Leave", cluster.LeaveRequest(id=member_id), timeout, _then(cluster.LeaveResponse, Left(member_id))
         )
 
+    def transfer(self, address: str, member_id: str | None, timeout: float) -> LightFuture:
+        """-> True when another node leads."""
+        return self._call(address, _NODE + "Transfer", node.TransferRequest(id=member_id or ""), timeout, _transfer_reply)
+
     def status(self, address: str, timeout: float) -> LightFuture:
         """That node's own view. -> ClusterStatus."""
         return self._call(
@@ -234,3 +238,10 @@ def _read_reply(body: bytes) -> bytes:
     if reply.HasField("failure"):
         raise from_failure(reply.failure)
     return reply.data
+
+
+def _transfer_reply(body: bytes) -> bool:
+    reply = node.TransferReply.FromString(body)
+    if reply.HasField("failure"):
+        raise from_failure(reply.failure)
+    return True

@@ -19,7 +19,7 @@ from coterie.actors.management.failures import to_failure
 from coterie.actors.management.grpc_api import carry_out, decode, refusal
 from coterie.actors.management.requests import check_id, check_op
 from coterie.actors.management.service import ClusterService
-from coterie.actors.messages import Read
+from coterie.actors.messages import Read, TransferLeadership
 from coterie.proto.generated import node_pb2 as node
 from coterie.transport.grpc_server import Call, Method
 
@@ -99,6 +99,7 @@ def node_service(service: ClusterService, ports: NodePorts) -> Mapping[str, Mapp
     return {
         "coterie.v1.Node": {
             "Read": Method("work", api.read),
+            "Transfer": Method("work", api.transfer),
             "Forward": Method("bidi", api.forward),
             "Acks": Method("client_stream", api.acks),
             "Follow": Method("server_stream", api.follow),
@@ -117,6 +118,15 @@ class _Node:
             reply = node.ReadReply(data=carry_out(self._service, Read(check_op(request.op), request.data), call))
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it as an answer
             reply = node.ReadReply(failure=to_failure(error))
+        return reply.SerializeToString()
+
+    def transfer(self, body: bytes, call: Call) -> bytes:
+        try:
+            request = decode(node.TransferRequest, body)
+            carry_out(self._service, TransferLeadership(check_id(request.id) if request.id else None), call)
+            reply = node.TransferReply()
+        except Exception as error:  # noqa: BLE001 - as above
+            reply = node.TransferReply(failure=to_failure(error))
         return reply.SerializeToString()
 
     def forward(self, requests: Iterator[bytes], call: Call) -> Iterator[bytes]:

@@ -29,6 +29,7 @@ from coterie.actors.messages import (
     Requeue,
     RosterMember,
     TopicStatus,
+    TransferLeadership,
     Write,
 )
 from coterie.transport.addresses import parse_address
@@ -128,6 +129,10 @@ def check_id(text: str) -> str:
     return text
 
 
+def _id_or_none(text: str) -> str | None:
+    return check_id(text) if text else None
+
+
 def check_raft_addr(text: str) -> str:
     """A Raft address that others can dial. Raises InvalidRequest."""
     try:
@@ -198,6 +203,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
         lambda d: Join(check_id(_text(d, "id")), check_raft_addr(_text(d, "raftAddr"))), lambda _: {"accepted": True}, _not_accepted
     ),
     "leave": Operation(lambda d: Leave(check_id(_text(d, "id"))), lambda _: {"accepted": True}, _not_accepted),
+    "transfer": Operation(lambda d: TransferLeadership(_id_or_none(_text(d, "id"))), lambda _: {"accepted": True}, _not_accepted),
     "appwrite": Operation(lambda d: Write(check_op(_text(d, "op")), _data(d)), _base64, _refused),
     "appsync": Operation(lambda d: Publish(check_topic(_text(d, "topic")), _data(d)), lambda _: {}, _refused),
     "requeue": Operation(lambda d: Requeue(_whole(d, "letter")), _place, _refused),

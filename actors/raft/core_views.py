@@ -16,6 +16,10 @@ class CoreViews:
     _handout: Handout
 
     @property
+    def me(self) -> str:
+        return self._node.me.id
+
+    @property
     def role(self) -> Role:
         return self._node.role
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coterie.actors.errors import CoterieError, Indeterminate, NotLeader, Unreachable
+from coterie.actors.errors import CoterieError, Indeterminate, NotLeader, UnknownMember, Unreachable
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import TransferLeadership
 from coterie.actors.raft import refusals
@@ -28,7 +28,15 @@ from coterie.actors.raft.core import RaftCore
 from coterie.actors.raft.node import Role
 from coterie.actors.raft.ready import TransferFailed
 from coterie.actors.room_messages import ChangeQuorum
-from coterie.proto.raft_messages import Header, Server
+from coterie.proto.raft_messages import Configuration, Header, Server
+
+
+def _no_heir(server_id: str | None, configuration: Configuration) -> str:
+    if server_id is None:
+        return "there is no voter beside this leader to hand over to"
+    what = "a learner, which cannot lead" if configuration.get(server_id) is not None else "no member of the quorum"
+    voters = ", ".join(server.id for server in configuration.voters())
+    return f"id={server_id!r}: this is {what}; the voters are {voters}"
 
 
 def not_leader(leader: Server | None) -> NotLeader:
@@ -113,11 +121,17 @@ class Decisions:
     # -- leadership: handed over, confirmed -----------------------------------------------------------------------------------
 
     def transfer(self, request: TransferLeadership, reply: LightFuture, now: float) -> None:
-        """Begin to hand leadership over; `reply` gets True or the error. Raises NotLeader, Unreachable."""
+        """Begin to hand leadership over; `reply` gets True or the error. Raises NotLeader, UnknownMember, Unreachable."""
+        core = self._core
+        if request.id == core.me and core.role is Role.LEADER:
+            reply.set(True)
+            return
         try:
-            self._core.transfer(request.id, now)
+            core.transfer(request.id, now)
         except refusals.NotLeading as refusal:
             raise NotLeader(refusal.leader.id if refusal.leader else "") from None
+        except refusals.UnknownServer:
+            raise UnknownMember(_no_heir(request.id, core.configuration)) from None
         except refusals.Refusal as refusal:
             raise Unreachable(str(refusal)) from None
         self._transfers.append((reply, self._core.term))
