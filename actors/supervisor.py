@@ -1,9 +1,10 @@
 """The supervisor: one actor that starts a node's rooms, wires them, answers the front door, and decides what a crash means.
 
 It is the only one who knows all rooms (`assembly.Rooms` makes them). What it does itself is small: it keeps the `Picture` of the cluster, the latest view of
-Raft and of gossip, and tells the other rooms the `Topology` made from it. What it is asked for it hands to three desks, plain objects that work in its thread:
+Raft and of gossip, and tells the other rooms the `Topology` made from it. What it is asked for it hands to four desks, plain objects that work in its thread:
 `Requests` checks and passes on writes, reads, joins, leaves and transfers, `StatusDesk` gathers the status, `MetricsDesk` what a scrape
-shows. A `Publish` does not come here: the reference that the user holds (`reference.py`) puts it straight into the publisher's inbox.
+shows, `OperatorDesk` what `clusterctl raft` shows. A `Publish` does not come here: the reference that the user holds (`reference.py`) puts it straight into the
+publisher's inbox.
 
 Crashes: an actor that only serves (events, management, a subscriber) has started afresh in place by the time it is reported, and a warning stays in the
 status. One whose state is the node's word (Raft, the publisher, delivery, the buffer, membership) is fatal when it cannot go on, and so is any
@@ -44,7 +45,9 @@ from coterie.actors.messages import (
     Write,
 )
 from coterie.actors.metrics_desk import MetricsDesk
+from coterie.actors.operator_desk import OperatorDesk
 from coterie.actors.raft.ready import ElectionStarted
+from coterie.actors.raft_report import GetRaftReport
 from coterie.actors.reference import ClusterRef
 from coterie.actors.requests import Requests
 from coterie.actors.room_messages import Emit, GetMembership, GetRaftView, MembershipEvent, MembershipView, RaftView, SetMeta
@@ -107,6 +110,7 @@ class ClusterSupervisor(Actor):
             rooms.open()
             self._requests = Requests(rooms, self._picture, self._router, self._post)
             self._status = StatusDesk(rooms, self._picture, self._notes, self._post)
+            self._operator = OperatorDesk(rooms, self._picture, self._post)
             self._metrics = MetricsDesk(rooms, self._picture, ref, self._post)
             ref.node, ref.patience = self.config.node_id, self.config.request_timeout
             self._look_for_tracer()
@@ -196,6 +200,11 @@ class ClusterSupervisor(Actor):
     def _show(self, message: Status) -> Any:
         if self.reply_to is not None:
             self._status.answer(message, self.reply_to, self._fatal is not None)
+        return LATER
+
+    def _report(self, message: GetRaftReport) -> Any:
+        if self.reply_to is not None:
+            self._operator.report(self.reply_to)
         return LATER
 
     def _refuse(self, reason: CoterieError) -> Any:
@@ -354,6 +363,7 @@ class ClusterSupervisor(Actor):
 
 _HANDLERS: dict[type, Callable[[ClusterSupervisor, Any], Any]] = {
     DeadLetters: lambda self, message: self._need().ask_letters(message, self.reply_to),
+    GetRaftReport: ClusterSupervisor._report,
     Here: ClusterSupervisor._here,
     Join: ClusterSupervisor._join,
     Leave: ClusterSupervisor._leave,

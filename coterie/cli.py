@@ -125,6 +125,20 @@ def topics(target: Target, output: str | None, watch: str | None, count: int | N
     _end(look(target, "topics", output, watch, count))
 
 
+@command("raft", "--addr 10.0.0.1:17946", "--output json | jq '.Servers[] | [.ID, .State, .Lag]'")
+@asking("3s")
+@OUTPUT
+def raft(target: Target, output: str | None) -> None:
+    """Show the Raft state of a node, and how far each server is.
+
+    Of the node: term, vote, indices of its log, how long its disk takes. Of each server, as the leader knows it: its state (probe, replicate, snapshot,
+    unreachable), its log, how far it is behind. Exit code: 0 well, 1 a server is unreachable or needs a snapshot, 2 no leader or no answer.
+    """
+    from coterie.cli_raft import run
+
+    _end(run(target, output))
+
+
 @command("events", "--addr 10.0.0.1:17946", "--for 1m --output json", "--count 1")
 @asking("3s")
 @together(

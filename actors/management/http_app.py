@@ -24,9 +24,11 @@ from coterie.actors.errors import CoterieError, DeadlineExceeded, InvalidRequest
 from coterie.actors.future import LightFuture
 from coterie.actors.management.event_feed import EventFeed
 from coterie.actors.management.failures import HTTP_STATUS, as_ours, kind_of
+from coterie.actors.management.raft_document import raft_document
 from coterie.actors.management.requests import OPERATIONS, Operation, letters_document, parse_letters, parse_object
 from coterie.actors.management.service import ClusterService, status_json, unready
 from coterie.actors.management.spans import keep_trace, traced_endpoint
+from coterie.actors.raft_report import GetRaftReport
 from coterie.transport.http_server import BodyTooLarge, BodyTooSlow, read_body
 from coterie.transport.logs import Log
 
@@ -67,6 +69,7 @@ def http_app(service: ClusterService, feed: EventFeed | None = None) -> Starlett
         Route("/metrics", endpoints.metrics, methods=["GET"]),
         Route("/events", endpoints.events, methods=["GET"]),
         Route("/dead-letters", endpoints.dead_letters, methods=["GET"]),
+        Route("/raft", endpoints.raft, methods=["GET"]),
         *(
             Route(f"/{name}", traced_endpoint(service.node_id, f"/{name}", endpoints.post(operation)), methods=["POST"])
             for name, operation in OPERATIONS.items()
@@ -125,6 +128,13 @@ class _Endpoints:
         except Exception as error:  # noqa: BLE001 - as above
             return _error(error)
         return _json(letters_document(page))
+
+    async def raft(self, request: Request) -> Response:
+        try:
+            report = await answer(self._service.request(GetRaftReport()), self._service.timeout + 1.0)
+        except Exception as error:  # noqa: BLE001 - as above
+            return _error(error)
+        return _json(raft_document(report))
 
     def post(self, operation: Operation) -> Any:
         async def serve(request: Request) -> Response:

@@ -20,6 +20,7 @@ from coterie.actors.observability.exposition import exposition
 from coterie.actors.observability.inboxes import Inboxes
 from coterie.actors.observability.replication import LATENCY_BUCKETS, ReplicationSeries
 from coterie.actors.observability.views import Views
+from coterie.actors.raft_report import DiskTimes
 from coterie.actors.room_messages import MembershipView, RaftView, ReplicationView
 
 __all__ = ["SAMPLE_EVERY", "ChannelMetrics", "Metrics"]
@@ -149,6 +150,17 @@ class Metrics(ReplicationSeries):
         self._views.log_records_dropped = n
 
     # -- the machine ----------------------------------------------------------------------------------------------------------
+
+    def disk_times(self) -> DiskTimes:
+        """Of the transactions of the Raft log: bounds are those of the histogram's buckets."""
+        samples = [sample for family in self._fsync_seconds.collect() for sample in family.samples]
+        count = next(sample.value for sample in samples if sample.name.endswith("_count"))
+        total = next(sample.value for sample in samples if sample.name.endswith("_sum"))
+        bounds = [(float(sample.labels["le"]), sample.value) for sample in samples if sample.name.endswith("_bucket")]
+        if not count:
+            return DiskTimes()
+        median, p99 = (next(bound for bound, below in bounds if below >= share * count) for share in (0.5, 0.99))
+        return DiskTimes(int(count), total / count, median, p99)
 
     def fsync_seconds(self, seconds: float) -> None:
         """One transaction of the Raft log took this long."""

@@ -31,9 +31,11 @@ from coterie.actors.raft.links import CONNECTED, DISCONNECTED, RESPONSE, Links
 from coterie.actors.raft.log import RaftLog
 from coterie.actors.raft.node import Role
 from coterie.actors.raft.ready import Ready
+from coterie.actors.raft.report import raft_report
 from coterie.actors.raft.settings import Settings
 from coterie.actors.raft.snapshot_desk import SnapshotDesk
 from coterie.actors.raft.views import raft_view
+from coterie.actors.raft_report import GetRaftReport
 from coterie.actors.room_messages import (
     Appended,
     Applied,
@@ -69,7 +71,7 @@ class SetSink:
 
 
 class RaftActor(Actor):
-    """Takes Propose, Applied, ChangeQuorum, GetRaftView, TakeOver and TransferLeadership.
+    """Takes Propose, Applied, ChangeQuorum, GetRaftView, GetRaftReport, TakeOver and TransferLeadership.
 
     wait_for_sink: what is committed is kept until `SetSink` says who gets it; otherwise, and without a sink, entries count as applied when they are
     committed.
@@ -212,6 +214,8 @@ class RaftActor(Actor):
             return LATER
         if kind is GetRaftView:
             return self.view()
+        if kind is GetRaftReport:
+            return raft_report(self.core, self._raft_log, self._id, time.monotonic())
         if kind is ChangeQuorum:
             return self._decisions.change(message, self.reply_to) or LATER
         if kind is SetSink:

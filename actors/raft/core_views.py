@@ -28,6 +28,10 @@ class CoreViews:
         return self._node.term
 
     @property
+    def voted_for(self) -> str:
+        return self._node.voted_for
+
+    @property
     def leader(self) -> Server | None:
         return self._node.leader
 
@@ -47,6 +51,10 @@ class CoreViews:
     @property
     def last_index(self) -> int:
         return self._node.log.last_index
+
+    @property
+    def last_term(self) -> int:
+        return self._node.log.last_term
 
     @property
     def log_bytes(self) -> int:
@@ -103,6 +111,11 @@ class CoreViews:
     def progress(self) -> tuple[PeerView, ...]:
         """Of a leader: its followers, also those on their way out."""
         return tuple(progress.view() for progress in self._node.progress.values())
+
+    def servers(self) -> tuple[Server, ...]:
+        """Those of the configuration in force; of a leader also who was removed till it knows."""
+        node = self._node
+        return (*node.configuration.servers, *(Server(p.peer, p.address) for p in node.progress.values() if p.removal_index))
 
     def peers(self) -> tuple[Server, ...]:
         """Who must be dialled: by a leader everybody, and who was removed till it knows; by another voter the voters."""

@@ -12,7 +12,7 @@ from coterie.actors.raft.core import RaftCore
 from coterie.actors.room_messages import PeerView, RaftView
 from coterie.proto.raft_messages import NONVOTER, VOTER, Server
 
-_SUFFRAGE: Final = {VOTER: "voter", NONVOTER: "learner"}
+SUFFRAGE: Final = {VOTER: "voter", NONVOTER: "learner"}
 
 
 def raft_view(core: RaftCore, me: str, now: float, counters: dict[str, int]) -> RaftView:
@@ -35,7 +35,7 @@ def raft_view(core: RaftCore, me: str, now: float, counters: dict[str, int]) -> 
 
 
 def _peer_view(core: RaftCore, server: Server, own: bool, progress: core_module.PeerView | None, now: float) -> PeerView:
-    suffrage = _SUFFRAGE.get(server.suffrage, "staging")
+    suffrage = SUFFRAGE.get(server.suffrage, "staging")
     if own:
         return PeerView(server.id, server.address, suffrage, core.stored_index, 0.0, core.role.value)
     if progress is None:
