@@ -16,6 +16,7 @@ inherits a flock, so it gives its copy back at once; the parent's stays.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -24,6 +25,7 @@ import secrets
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -140,9 +142,20 @@ def _take_lock(directory: Path) -> int:
 def _node(directory: Path, node_id: str) -> tuple[Identity, str]:
     """Read node.json, or write it: (identity, when the directory was created)."""
     try:
-        text = (directory / NODE_FILE).read_bytes()
+        identity, created = read_node(directory)
     except FileNotFoundError:
         return _begin(directory, node_id)
+    if identity.node_id != node_id:
+        raise StorageError(
+            f"node_id={node_id!r}: data_dir {str(directory)!r} belongs to node {identity.node_id!r}; remedy: start it as {identity.node_id!r}, or name "
+            "another directory"
+        )
+    return identity, created
+
+
+def read_node(directory: Path) -> tuple[Identity, str]:
+    """Whose directory it is, and when it was made. StorageError: damaged, a newer format; FileNotFoundError and other OSErrors as they are."""
+    text = (directory / NODE_FILE).read_bytes()
     remedy = f"remedy: restore {NODE_FILE} from a backup, or move the directory away and join again as a new node"
     try:
         node = json.loads(text)
@@ -157,11 +170,29 @@ def _node(directory: Path, node_id: str) -> tuple[Identity, str]:
             raise ValueError(f"a field of {node} is not what format {FORMAT} says")
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(f"data_dir={str(directory)!r}: {NODE_FILE} is damaged: {error!r}; {remedy}") from error
-    if found != node_id:
-        raise StorageError(
-            f"node_id={node_id!r}: data_dir {str(directory)!r} belongs to node {found!r}; remedy: start it as {found!r}, or name another directory"
-        )
     return Identity(found, incarnation_id), created
+
+
+@contextlib.contextmanager
+def looked_at(directory: Path) -> Iterator[None]:
+    """While it lasts no node can start in the directory; nothing in it is changed. StorageError: one runs there (named by pid), or it cannot be read."""
+    try:
+        lock = os.open(directory / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:  # a copy, perhaps: nobody runs there
+        yield
+        return
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        raise StorageError(
+            f"data_dir={str(directory)!r}: is in use by process {holder}; remedy: stop that node first, or look at a copy"
+        ) from None
+    finally:
+        os.close(lock)
 
 
 def _begin(directory: Path, node_id: str) -> tuple[Identity, str]:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import attrs
 import lmdb
@@ -108,7 +108,7 @@ class LmdbEnvironment:
         """Open or create. StorageError: not a directory, not writable, somebody else's files, another kind or node, a newer format, damage."""
         created = _prepare(path, layout)
         try:
-            environment = _open_engine(path, layout, map_bytes)
+            environment = open_engine(path, layout, map_bytes)
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"{layout.kind} in {path}: cannot be opened: {error}; {_remedy(error, layout)}") from error
         ours = cls(path, layout, environment, map_bytes)
@@ -313,9 +313,10 @@ def _prepare(path: Path, layout: Layout) -> bool:
     return True
 
 
-def _open_engine(path: Path, layout: Layout, map_bytes: int) -> lmdb.Environment:
+def open_engine(path: Path, layout: Layout, map_bytes: int, **more: Any) -> lmdb.Environment:
+    """LMDB in the file format of ours. more: what `lmdb.open` takes. Raises lmdb.Error, OSError."""
     opener = partial(
-        lmdb.open, str(path), map_size=map_bytes, max_dbs=len(layout.databases) + 1, mode=0o600, sync=True, metasync=layout.metasync
+        lmdb.open, str(path), map_size=map_bytes, max_dbs=len(layout.databases) + 1, mode=0o600, sync=True, metasync=layout.metasync, **more
     )
     if hasattr(lmdb.Environment, "lib_version"):
         return opener(lib_version=0)

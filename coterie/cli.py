@@ -293,6 +293,27 @@ def dead_letters(target: Target, topic: str | None, limit: int, requeue: Sequenc
     run(target, topic, limit, requeue, output)
 
 
+# -- what is on disk --------------------------------------------------------------------------------------------------------------
+
+
+BUFFER_DIR: Final = flag("repl-buffer-dir", "Where the node's replication buffer is, when it is not in DATA_DIR.", metavar="DIRECTORY")
+
+
+@command("check", "/var/lib/n1", "/var/lib/n1 --output json | jq '.findings[].what'")
+@click.argument("data_dir", metavar="DATA_DIR")
+@BUFFER_DIR
+@OUTPUT
+def check(data_dir: str, repl_buffer_dir: str | None, output: str | None) -> None:
+    """Verify all that a stopped node has on disk. Nothing is changed.
+
+    Every checksum, every index, term and sequence number, the configuration, the records, and that the log and the buffer belong together. Exit code: 0
+    sound, 1 damaged, 2 it could not be checked, since the node runs, say.
+    """
+    from coterie.cli_check import run
+
+    _end(run(data_dir, repl_buffer_dir, output))
+
+
 # -- certificates -----------------------------------------------------------------------------------------------------------------
 
 

@@ -139,7 +139,8 @@ def test_errors_and_messages_exist(page: Path) -> None:
             r"(?:service|message|rpc) (\w+)", "".join((ROOT / "proto" / f"{name}.proto").read_text() for name in ("cluster", "node"))
         )
     )
-    fields = set(re.findall(r'"(\w+)"', (ROOT / "actors/management/requests.py").read_text()))
+    documents = ("requests", "raft_document")
+    fields = set(re.findall(r'"(\w+)"', "".join((ROOT / f"actors/management/{name}.py").read_text() for name in documents)))
     for word in in_backticks(page):
         for name in re.findall(r"(?<![\w.\"'-])[A-Z][a-z]+[A-Z]\w+(?![\w.\"'/-])", word):
             assert name in defined | theirs | fields, f"{page.name}: {name}"

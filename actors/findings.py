@@ -1,0 +1,61 @@
+"""What a check of stored state says: findings, and how far it is. Data alone; the rooms' checks make them, `inspection` gathers them.
+
+A check is a generator of `Finding` and `Progress` over a read-only view, and returns a summary of what it saw. It goes on after what it finds, as far as
+that makes sense,
+so that one run tells all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import attrs
+
+
+@attrs.define(frozen=True)
+class Finding:
+    """where: the part it is about. kind: what sort of thing, the same for all of that sort. damage: False for what is only worth knowing. remedy: what to
+    do."""
+
+    where: str
+    kind: str
+    what: str
+    remedy: str = ""
+    damage: bool = True
+
+
+class Progress(NamedTuple):
+    """`done` of `total` records of a part are checked."""
+
+    where: str
+    done: int
+    total: int
+
+
+Checking = Generator[Finding | Progress, None, Any]
+
+
+class Tables(Protocol):
+    """Stored tables as they stand, read only. Each raises StorageError where the file itself cannot be read."""
+
+    def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """All records in the order of their keys."""
+        ...
+
+    def get(self, table: str, key: bytes) -> bytes | None: ...
+
+    def count(self, table: str) -> int: ...
+
+
+class Reporter:
+    """Findings of one part, with the remedy that is the same for nearly all of them."""
+
+    def __init__(self, where: str, remedy: str) -> None:
+        self.where, self.remedy = where, remedy
+
+    def damage(self, kind: str, what: str, remedy: str = "") -> Finding:
+        return Finding(self.where, kind, what, remedy or self.remedy)
+
+    def note(self, kind: str, what: str, remedy: str = "") -> Finding:
+        return Finding(self.where, kind, what, remedy, damage=False)
