@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 TYPES := build/tree
 SEEDS ?= 1000
+ROUNDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types contracts unit long sim chaos bench demo docs reference proto clean
+.PHONY: help install test lint types contracts unit long sim chaos siege bench demo docs reference proto clean
 
 help:
 	@echo "make test     lint, types, import contracts and tests (creates the environment first)"
@@ -14,7 +15,8 @@ help:
 	@echo "make demo     three node processes: publish, kill the leader, recover"
 	@echo "make bench    benchmarks beside their baselines"
 	@echo "make sim      the deterministic simulator (SEEDS=1000)"
-	@echo "make chaos    the long campaigns on real processes"
+	@echo "make chaos    faults of processes and of the network under load, on real nodes (ROUNDS=100)"
+	@echo "make siege    records of all sizes, and hostile clients on every port, on real nodes"
 	@echo "make docs     the documentation as pages, in build/site"
 	@echo "make reference  regenerate the pages that are made from the code"
 	@echo "make proto    regenerate the protobuf code"
@@ -59,6 +61,9 @@ sim: install
 	$(BIN)/python -m tests.sim --seeds $(SEEDS)
 
 chaos: install
+	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
+
+siege: install
 	$(BIN)/python -m tests.product.chaos
 
 bench: install

@@ -56,7 +56,7 @@ def build_programs() -> Path:
             if os.environ.get("CI") == "true":
                 pytest.fail(reason)
             pytest.skip(reason)
-        build = _go("build", "-o", f"{PROGRAMS}{os.sep}", "./gossip", "./quorum", "./roster", "./asker", "./leader")
+        build = _go("build", "-o", f"{PROGRAMS}{os.sep}", "./gossip", "./quorum", "./roster", "./asker", "./leader", "./dump")
     assert build.returncode == 0, build.stderr
     return PROGRAMS
 

@@ -5,7 +5,6 @@ Whoever leads dies; Go leads and publishes wait; a Go node comes and goes; ours 
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.interop.go_node import GoNode
+from tests.interop.mixed import join, make_go_lead, roster, wait_rosters, who_leads
 from tests.product.checks import check_outcomes, check_same
 from tests.product.failover import first_write
 from tests.product.nodes import CommandFailed, Node, ProcessCluster
@@ -21,7 +21,6 @@ from tests.product.wait import wait_for
 
 pytestmark = [pytest.mark.go, pytest.mark.timeout(300)]
 
-Rows = list[dict[str, Any]]
 StartGo = Callable[..., GoNode]
 
 
@@ -54,66 +53,8 @@ def ours(tmp_path: Path) -> Iterator[Callable[..., ProcessCluster]]:
             node.kill()
 
 
-def roster(node: Node) -> Rows:
-    """As this node itself has it, in the words of the other side."""
-    return [{"ID": row["id"], "Addr": row["addr"], "Meta": row["meta"]} for row in node.status(local=True)["roster"]]
-
-
-def wait_rosters(nodes: list[Node], go: list[GoNode], names: set[str], within: float = 20) -> Rows:
-    """Until all of them have the same roster, and these names are in it."""
-    seen: list[Rows] = []
-
-    def agree() -> bool:
-        seen[:] = [*map(roster, nodes), *(node.roster() for node in go)]
-        return all(rows == seen[0] for rows in seen) and {row["ID"] for row in seen[0]} == names
-
-    try:
-        wait_for(agree, within, "the rosters agree", every=0.1)
-    except AssertionError as error:
-        raise AssertionError(f"{error}: {seen}") from None
-    return seen[0]
-
-
-def join(leader: Node, go: GoNode) -> None:
-    """Once the gossip knows it."""
-    wait_for(lambda: any(m["id"] == go.name for m in leader.status(local=True)["members"]), 15, f"{leader.name} sees {go.name}")
-    assert leader.post_json("/join", id=go.name, raftAddr=go.raft_addr) == {"accepted": True}
-
-
 def warned(node: Node) -> bool:
     return any(warning.startswith("a Go node leads: g1") for warning in node.status(local=True)["warnings"])
-
-
-def who_leads(cluster: ProcessCluster, go: GoNode, within: float = 20) -> Node | GoNode:
-    """Whoever says so of itself."""
-    found: list[Node | GoNode] = []
-
-    def look() -> bool:
-        for node in cluster.others():
-            with contextlib.suppress(CommandFailed):
-                if node.status(local=True)["role"] == "leader":
-                    found[:] = [node]
-        if go.leads():
-            found[:] = [go]
-        return bool(found)
-
-    wait_for(look, within, "somebody leads")
-    return found[0]
-
-
-def make_go_lead(cluster: ProcessCluster, go: GoNode, patience: float = 20) -> None:
-    """Hand the leadership to the Go node. A hand-over may come too early for it (it is still catching up, or not connected), and is then asked for again."""
-    deadline = time.monotonic() + patience
-    while not go.leads():
-        assert time.monotonic() < deadline, f"{go.name} was handed the leadership for {patience} s and does not lead: {go.state()}"
-        mark = go.peer.mark()
-        try:
-            cluster.leader().ask("transfer", id=go.name, timeout=3)
-        except CommandFailed as error:
-            assert error.name in ("Unreachable", "NotLeader"), error
-            continue
-        with contextlib.suppress(AssertionError):
-            go.peer.wait_for("role", lambda line: line["role"] == "Leader", within=1.0, since=mark)
 
 
 # -- the whole ----------------------------------------------------------------------------------------------------------------------

@@ -102,8 +102,11 @@ def free_port() -> int:
 class Node:
     """One node's settings and, while it runs, its process."""
 
+    program: str = "tests.product.worker"
+
     def __init__(self, directory: Path, name: str, seeds: str, bootstrap: bool = False, handler: bool = True, **config: Any) -> None:
         self.directory, self.name, self.handler = directory, name, handler
+        self.machine: tuple[str, ...] = ()  # the command that runs another on its machine; none: it runs on this one
         self.poison = ""  # its handler raises on data that begin so, from its start on
         self.config = {
             "node_id": name,
@@ -139,7 +142,7 @@ class Node:
         begin = len(self.lines)
         with (self.directory / f"{self.name}.stderr").open("ab") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.product.worker", json.dumps(settings)],
+                [*self.machine, sys.executable, "-m", self.program, json.dumps(settings)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

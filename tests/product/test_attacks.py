@@ -1,4 +1,4 @@
-"""Hostile clients on every port of the leader, all at once, under a write load. One by one, and for longer, in `make chaos`."""
+"""Hostile clients on every port of the leader, all at once, under a write load. One by one, and for longer, in `make siege`."""
 
 from __future__ import annotations
 

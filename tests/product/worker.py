@@ -105,6 +105,8 @@ class StuckSink(logging.Handler):
 
 
 class Worker:
+    handler: type[Recorder] = Recorder
+
     def __init__(self, settings: dict[str, Any]) -> None:
         self.sink = StuckSink()
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(threadName)s %(message)s")
@@ -113,7 +115,7 @@ class Worker:
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self.config = Config(**settings["config"])
         self.cluster = ClusterSupervisor.start(self.config)
-        recorder = Recorder.start(settings["deliveries"], self.config.node_id)
+        recorder = self.handler.start(settings["deliveries"], self.config.node_id)
         self.recorder: Recorder = recorder._actor_weakref()  # type: ignore[assignment]
         self.tracer = self.recorder.tracer = trace_to_files(self.config.node_id)
         self.recorder.poison = settings.get("poison", "")
@@ -213,11 +215,11 @@ class Worker:
             say(reply=number, error=type(error).__name__, text=str(error))
 
 
-def main() -> None:
+def main(kind: type[Worker] = Worker) -> None:
     settings = json.loads(sys.argv[1])
     faulthandler.register(signal.SIGUSR1)  # where every thread is, on standard error, for whoever looks into a test that hangs
     try:
-        worker = Worker(settings)
+        worker = kind(settings)
     except CoterieError as error:
         say(event="failed", error=type(error).__name__, text=str(error))
         sys.exit(2)

@@ -9,7 +9,8 @@
 // member: out of the quorum and out of the roster.
 //
 // Events: started {addr, gossip}, role {role, term}, leader {node}, join and leave {node}.
-// Commands: bootstrap, meet {addrs}, roster, state, servers, voter and remove {node, addr}, transfer {node, addr}, snapshot.
+// Commands: bootstrap, meet {addrs}, roster, state, servers, voter, nonvoter and remove {node, addr}, transfer {node, addr}, snapshot, apply {data}: an entry that is no
+// command of the roster.
 package main
 
 import (
@@ -331,11 +332,18 @@ func main() {
 		"voter": lines.Take(func(s server) (lines.Fields, error) {
 			return nil, n.AddVoter(s.Node, s.Addr, 0, patience).Error()
 		}),
+		"nonvoter": lines.Take(func(s server) (lines.Fields, error) {
+			return nil, n.AddNonvoter(s.Node, s.Addr, 0, patience).Error()
+		}),
 		"remove": lines.Take(func(s server) (lines.Fields, error) {
 			return nil, n.RemoveServer(s.Node, 0, patience).Error()
 		}),
 		"transfer": lines.Take(func(s server) (lines.Fields, error) {
 			return nil, n.LeadershipTransferToServer(s.Node, s.Addr).Error()
+		}),
+		"apply": lines.Take(func(command struct{ Data string }) (lines.Fields, error) {
+			future := n.Apply([]byte(command.Data), patience)
+			return lines.Fields{"index": future.Index()}, future.Error()
 		}),
 		"snapshot": lines.Take(func(nothing) (lines.Fields, error) { return nil, n.Raft.Snapshot().Error() }),
 	})
