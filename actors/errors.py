@@ -74,6 +74,15 @@ class HandlerFailed(CoterieError):
     """The application's handler raised; the text carries its type and message."""
 
 
+class SessionExpired(CoterieError):
+    """The cluster does not remember this session, or this number of it: the command was not applied now, and whether it was applied before is unknown. A
+    session begins with its number 1; begin another one."""
+
+
+class AlreadyApplied(CoterieError):
+    """The command was applied when it came first; its result was too large to be remembered, or is not known on this node."""
+
+
 class BindFailed(CoterieError):
     """A listening address could not be had: in use, not of this machine, or not permitted."""
 

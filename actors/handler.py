@@ -8,11 +8,14 @@ beside topic and data: with `record.seq` a handler can skip what it has already 
 
 A fourth one is ours: `handle_dead_letter`. Records of the dead-letter topic go there and not to `handle_sync`, so that a handler that knows nothing of
 dead letters is not surprised by a topic it has never heard of; without that method they count as delivered.
+
+Replicated commands (docs/replicated-commands.md) have four more: `handle_apply`, `handle_snapshot`, `handle_restore` and `applied_index`.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -20,12 +23,22 @@ import attrs
 from coterie.actors.base import Actor
 from coterie.actors.dead_letters import read_letter
 from coterie.actors.errors import HandlerFailed
+from coterie.actors.handler_commands import apply_commands, support_of
 from coterie.actors.messages import DeadLetter
-from coterie.actors.room_messages import Deliver, Delivered, HandleRead, HandleWrite
-from coterie.actors.traced import traced_call, traced_handler
+from coterie.actors.room_messages import ApplyCommands, BeginCommands, Deliver, Delivered, HandleRead, HandleWrite
+from coterie.actors.traced import traced_apply, traced_call, traced_handler
 from coterie.actors.tracing import TRACING
 
-METHODS = ("handle_write", "handle_read", "handle_sync", "handle_dead_letter")
+METHODS = (
+    "handle_write",
+    "handle_read",
+    "handle_sync",
+    "handle_dead_letter",
+    "handle_apply",
+    "handle_snapshot",
+    "handle_restore",
+    "applied_index",
+)
 
 
 @attrs.define(slots=True)
@@ -53,6 +66,8 @@ class HandlerActor(Actor):
         super().__init__()
         parameters = inspect.signature(self.handle_sync).parameters
         self._wants_record = "record" in parameters
+        self.command_support = support_of(self, HandlerActor)
+        self.__applied: dict[str, int] = {}  # by node: the last command that this handler has had, in its own life
 
     def handle_write(self, op: str, request: bytes) -> bytes:
         """Runs on the leader only, whichever node was asked."""
@@ -68,13 +83,35 @@ class HandlerActor(Actor):
     def handle_dead_letter(self, letter: DeadLetter) -> None:
         """Runs on every node for every dead letter, whichever node's handler had failed. One that fails here too often is skipped, and counted."""
 
+    def handle_apply(self, index: int, op: str, data: bytes) -> bytes | None:
+        """Runs on every node for every command, in one order; `index` counts the commands from 1. It must be deterministic: the same state and the same
+        commands, the same result. What it raises is the command's outcome (HandlerFailed, for the proposer), and no reason to try it again."""
+        raise HandlerFailed(f"no handler for commands: {type(self).__name__} does not override handle_apply (op {op!r})")
+
+    def handle_snapshot(self) -> Iterator[bytes]:
+        """The state as of the last command, in chunks of any number and size up to 16 MiB. Commands wait until the last chunk is out."""
+        raise HandlerFailed(f"no snapshots: {type(self).__name__} does not override handle_snapshot")
+
+    def handle_restore(self, chunks: Iterator[bytes]) -> None:
+        """Be what a `handle_snapshot` was, here or on another node; what was before is void. The chunks come as that one gave them."""
+        raise HandlerFailed(f"no snapshots: {type(self).__name__} does not override handle_restore")
+
+    def applied_index(self) -> int | None:
+        """For a handler that keeps its state itself (a file, a database): the index of the last command in it, 0 for none. It is asked when the handler is
+        registered, and gets the commands after that one. Not overridden: the state is in memory, and begins with a snapshot or with the first command."""
+        return None
+
     def on_receive(self, message: Any) -> Any:
         if isinstance(message, Deliver):
             return self._deliver_letters(message) if message.letters else self._deliver(message)
+        if isinstance(message, ApplyCommands):
+            return self._apply(message)
         if isinstance(message, HandleWrite):
             return self._call(self.handle_write, "handle write", message)
         if isinstance(message, HandleRead):
             return self._call(self.handle_read, "handle read", message)
+        if isinstance(message, BeginCommands):
+            return self._begin(message)
         return self.on_message(message)
 
     def on_message(self, message: Any) -> Any:
@@ -99,6 +136,22 @@ class HandlerActor(Actor):
         except Exception as error:  # noqa: BLE001 - the application's code: the delivery actor counts, logs and retries it
             return Delivered(done, error)
         return Delivered(done)
+
+    def _apply(self, message: ApplyCommands) -> list[tuple[bool, bytes]]:
+        handle = self.handle_apply
+        if TRACING.on and message.trace is not None:
+            handle = traced_apply(message, handle)
+        outcomes = apply_commands(handle, message.commands)
+        self.__applied[message.node] = message.commands[len(outcomes) - 1][0]
+        return outcomes
+
+    def _begin(self, message: BeginCommands) -> int:
+        index = self.applied_index()
+        if index is None:
+            return self.__applied.get(message.node, 0)
+        if index.__class__ is not int or index < 0:
+            raise HandlerFailed(f"applied_index() returned {index!r:.80}; give the index of the last command in the state, or 0")
+        return index
 
     def _deliver_letters(self, batch: Deliver) -> Delivered:
         done = 0
@@ -140,7 +193,7 @@ class HandlerActor(Actor):
 
 
 class ObjectHandler(HandlerActor):
-    """A plain object with some of the four methods, run as a handler actor (`Config.app_handlers`)."""
+    """A plain object with some of the methods, run as a handler actor (`Config.app_handlers`)."""
 
     def __init__(self, target: Any) -> None:
         for name in METHODS:

@@ -34,6 +34,22 @@ class Publish:
     timeout: float | None = None
 
 
+@attrs.define(slots=True)
+class Apply:
+    """Run `handle_apply(index, op, data)` on every node's handler, in log order. -> Applied, with what the handler of the node that was asked returned.
+
+    op: 1..255 bytes of UTF-8. data: up to `Config.max_payload` bytes. session, number: a client's name for itself, unique for ever (1..255 bytes of UTF-8),
+    and which of its commands this is, counted from 1: a retry with the same two is not applied again, and gets the first one's result. timeout: as in `Publish`.
+    Raises HandlerFailed (`handle_apply` raised: it counts as applied), NoQuorum, Overloaded (not applied), Indeterminate (unknown), SessionExpired, AlreadyApplied.
+    """
+
+    op: str
+    data: bytes = b""
+    session: str | None = None
+    number: int | None = None
+    timeout: float | None = None
+
+
 @attrs.define(frozen=True)
 class Write:
     """Run `handle_write(op, data)` on the leader. -> bytes. Raises HandlerFailed, NoQuorum, Indeterminate."""
@@ -146,6 +162,15 @@ class Published:
     topic: str
     seq: int
     index: int
+
+
+@attrs.define(slots=True)
+class Applied:
+    """A command was applied. index: its place among all commands of the cluster, from 1 without a hole, the same on every node for ever; result: what
+    `handle_apply` returned, b"" for None."""
+
+    index: int
+    result: bytes
 
 
 @attrs.define(frozen=True)

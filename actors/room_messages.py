@@ -6,11 +6,13 @@ immutable, handed out by an actor instead of letting anybody look into it. What 
 
 from __future__ import annotations
 
-from typing import IO, Any, Literal
+from typing import IO, Any, Final, Literal
 
 import attrs
 
 from coterie.actors.messages import Event, Failing, RosterMember, TopicStatus
+
+COMMANDS_TOPIC: Final = "coterie.commands"  # whose records are commands, for `handle_apply`; nobody else may publish on it
 
 # -- between rooms: Raft and replication ------------------------------------------------------------------------------------------
 
@@ -308,10 +310,44 @@ class HandleRead:
 
 
 @attrs.define(frozen=True)
+class AwaitCommands:
+    """Ask the publisher. -> True once this node's handler has handled every command that was applied here when this was asked, at once where it handles none.
+    Raises HandlerFailed where it cannot go on."""
+
+
+@attrs.define(frozen=True)
+class CommandSupport:
+    """What a handler offers for commands: it overrides handle_apply, handle_snapshot, handle_restore; keeps: it has an `applied_index` of its own."""
+
+    applies: bool = False
+    snapshots: bool = False
+    restores: bool = False
+    keeps: bool = False
+
+
+@attrs.define(frozen=True)
 class SetHandler:
-    """Tell the delivery actor which handler actor is in force (None: none)."""
+    """Tell the publisher, and it the actors that deliver, which handler actor is in force (None: none), and what it does about commands."""
 
     ref: Any
+    commands: CommandSupport = attrs.field(factory=CommandSupport)
+
+
+@attrs.define(frozen=True)
+class BeginCommands:
+    """Ask a handler actor: up to which command, of those of `node`, does your state go? -> the index, 0 for none."""
+
+    node: str
+
+
+class ApplyCommands:
+    """Ask a handler actor to apply commands of `node`, in order: [(index, op, data)]. -> [(done, result)], one for each command that it came to: result is what
+    `handle_apply` returned, or the text of what it raised. It may stop early to let its other messages through. trace: as in `Deliver`."""
+
+    __slots__ = ("commands", "node", "trace")
+
+    def __init__(self, node: str, commands: list[tuple[int, str, bytes]], trace: Any = None) -> None:
+        self.node, self.commands, self.trace = node, commands, trace
 
 
 @attrs.define(frozen=True)

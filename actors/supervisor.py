@@ -61,7 +61,7 @@ __all__ = ["ClusterRef", "ClusterSupervisor"]
 
 TRACING_PATIENCE = 1.0  # seconds at the stop for the spans that were finished
 TRACER_EVERY = 0.5  # seconds between looks whether somebody traces
-FATAL = ("raft", "publisher", "delivery", "buffer", "membership")
+FATAL = ("raft", "publisher", "delivery", "commands", "buffer", "membership")
 
 _MEMBER_EVENTS = {"join": MemberJoin, "update": MemberJoin, "leave": MemberLeave, "failed": MemberFailed}
 

@@ -18,11 +18,11 @@ from opentelemetry import trace
 
 from coterie.actors.base import Ref
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Here, Join, Leave, Publish, Read, TransferLeadership, Write
-from coterie.actors.room_messages import Deliver
+from coterie.actors.messages import Apply, Here, Join, Leave, Publish, Read, TransferLeadership, Write
+from coterie.actors.room_messages import ApplyCommands, Deliver
 from coterie.actors.tracing import TRACING, Span, SpanContext, SpanKind, attributes_of, context_of, headers_of
 
-__all__ = ["Traced", "TracedPublisher", "ask_traced", "current_context", "traced_call", "traced_handler"]
+__all__ = ["Traced", "TracedPublisher", "ask_traced", "current_context", "traced_apply", "traced_call", "traced_handler"]
 
 HEADER_ROOM: Final = 1024  # bytes: a record closer than this to max_payload goes without the context, instead of being too large for it
 MOST_HEADERS: Final = 62  # with traceparent and tracestate, what a publish may have
@@ -47,7 +47,13 @@ class TracedPublisher:
         self.publisher, self._node, self._fits = publisher, node, max_payload - HEADER_ROOM
         self.actor_stopped = publisher.actor_stopped
 
-    def tell(self, message: Publish) -> None:
+    def tell(self, message: Publish | Apply) -> None:
+        if message.__class__ is Apply:
+            span = self._begun_apply(message)
+            self.publisher.tell(Traced(message, span.get_span_context()))
+            TRACING.finish(span)
+            return
+        assert isinstance(message, Publish)
         span, message = self._begun(message)
         try:
             self.publisher.tell(message)
@@ -56,11 +62,22 @@ class TracedPublisher:
             raise
         TRACING.finish(span)
 
-    def ask(self, message: Publish, *, block: bool = False) -> LightFuture:
+    def ask(self, message: Publish | Apply, *, block: bool = False) -> LightFuture:
+        future: LightFuture
+        if message.__class__ is Apply:
+            applying = self._begun_apply(message)
+            future = self.publisher.ask(Traced(message, applying.get_span_context()), block=False)
+            future.on_done(lambda: TRACING.finish(applying, future.error))
+            return future
+        assert isinstance(message, Publish)
         span, message = self._begun(message)
-        future: LightFuture = self.publisher.ask(message, block=False)
+        future = self.publisher.ask(message, block=False)
         future.on_done(lambda: _published(span, future))
         return future
+
+    def _begun_apply(self, message: Any) -> Span:
+        op = message.op if isinstance(message.op, str) else ""
+        return TRACING.start("apply", SpanKind.CLIENT, None, {"coterie.node": self._node, "coterie.op": op})
 
     def _begun(self, message: Publish) -> tuple[Span, Publish]:
         """The span, and the publish with its context. What is wrong with the publish is left for the publisher to say."""
@@ -147,6 +164,18 @@ def traced_handler(batch: Deliver, handle: Callable[..., Any]) -> Callable[..., 
         )
         with TRACING.current(span):
             handle(topic, data, **more)
+
+    return call
+
+
+def traced_apply(batch: ApplyCommands, handle: Callable[..., Any]) -> Callable[..., Any]:
+    """`handle_apply` in a span for each command, below the one in which this node applied their entry."""
+
+    def call(index: int, op: str, data: bytes) -> Any:
+        attributes = {"coterie.node": batch.node, "coterie.op": op, "coterie.command": index}
+        span = TRACING.start("handle apply", SpanKind.INTERNAL, [batch.trace], attributes)
+        with TRACING.current(span):
+            return handle(index, op, data)
 
     return call
 

@@ -26,13 +26,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "coterie.actors.config": "Config",
     "coterie.actors.errors": (
-        "AlreadyMember BindFailed ConfigError CoterieError DeadlineExceeded HandlerFailed Indeterminate InvalidRequest "
-        "NoQuorum NotLeader Overloaded PayloadTooLarge StorageError UnknownMember Unreachable VersionMismatch"
+        "AlreadyApplied AlreadyMember BindFailed ConfigError CoterieError DeadlineExceeded HandlerFailed Indeterminate InvalidRequest "
+        "NoQuorum NotLeader Overloaded PayloadTooLarge SessionExpired StorageError UnknownMember Unreachable VersionMismatch"
     ),
     "coterie.actors.event_stream": "EventStream",
     "coterie.actors.handler": "HandlerActor Record",
     "coterie.actors.messages": (
-        "ClusterStatus DeadLetter DeadLettered DeadLetters ElectionEnd ElectionStart Event EventsMissed Failing Join Joined LeaderChanged LeaderInfo "
+        "Applied Apply ClusterStatus DeadLetter DeadLettered DeadLetters ElectionEnd ElectionStart Event EventsMissed Failing Join Joined LeaderChanged LeaderInfo "
         "Leave Left LetterPage MemberEvent MemberFailed MemberJoin MemberLeave MemberStatus Publish Published Read RegisterHandler ReplicationGap "
         "Requeue RosterMember Status Subscribe "
         "TopicStatus TransferLeadership Write"

@@ -1,4 +1,5 @@
 from coterie.actors.config import Config as Config
+from coterie.actors.errors import AlreadyApplied as AlreadyApplied
 from coterie.actors.errors import AlreadyMember as AlreadyMember
 from coterie.actors.errors import BindFailed as BindFailed
 from coterie.actors.errors import ConfigError as ConfigError
@@ -11,6 +12,7 @@ from coterie.actors.errors import NoQuorum as NoQuorum
 from coterie.actors.errors import NotLeader as NotLeader
 from coterie.actors.errors import Overloaded as Overloaded
 from coterie.actors.errors import PayloadTooLarge as PayloadTooLarge
+from coterie.actors.errors import SessionExpired as SessionExpired
 from coterie.actors.errors import StorageError as StorageError
 from coterie.actors.errors import UnknownMember as UnknownMember
 from coterie.actors.errors import Unreachable as Unreachable
@@ -18,6 +20,8 @@ from coterie.actors.errors import VersionMismatch as VersionMismatch
 from coterie.actors.event_stream import EventStream as EventStream
 from coterie.actors.handler import HandlerActor as HandlerActor
 from coterie.actors.handler import Record as Record
+from coterie.actors.messages import Applied as Applied
+from coterie.actors.messages import Apply as Apply
 from coterie.actors.messages import ClusterStatus as ClusterStatus
 from coterie.actors.messages import DeadLetter as DeadLetter
 from coterie.actors.messages import DeadLettered as DeadLettered

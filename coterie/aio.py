@@ -13,6 +13,8 @@ from coterie.actors.event_stream import EventStream
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import (
     Acks,
+    Applied,
+    Apply,
     ClusterStatus,
     DeadLetters,
     Event,
@@ -158,6 +160,13 @@ class AsyncCluster:
         timeout: float | None = None,
     ) -> Published:
         answer: Published = await self._ask(Publish(topic, data, acks, message_id, headers, timeout))
+        return answer
+
+    async def apply(
+        self, op: str, data: bytes = b"", *, session: str | None = None, number: int | None = None, timeout: float | None = None
+    ) -> Applied:
+        """Run `handle_apply` on every node, in log order. See `Apply`. Raises HandlerFailed, NoQuorum, Overloaded, Indeterminate, SessionExpired."""
+        answer: Applied = await self._ask(Apply(op, data, session, number, timeout))
         return answer
 
     async def write(self, op: str, data: bytes = b"", *, timeout: float | None = None) -> bytes:

@@ -8,6 +8,8 @@ from coterie.actors.config import Config
 from coterie.actors.event_stream import EventStream
 from coterie.actors.messages import (
     Acks,
+    Applied,
+    Apply,
     ClusterStatus,
     DeadLetters,
     Join,
@@ -62,6 +64,13 @@ class Cluster:
     ) -> Published:
         """See `Publish`. Raises Indeterminate when the outcome is unknown, NoQuorum or Overloaded when it was certainly not done."""
         answer: Published = self.ref.ask(Publish(topic, data, acks, message_id, headers, timeout))
+        return answer
+
+    def apply(
+        self, op: str, data: bytes = b"", *, session: str | None = None, number: int | None = None, timeout: float | None = None
+    ) -> Applied:
+        """Run `handle_apply` on every node, in log order. See `Apply`. Raises HandlerFailed, NoQuorum, Overloaded, Indeterminate, SessionExpired."""
+        answer: Applied = self.ref.ask(Apply(op, data, session, number, timeout))
         return answer
 
     def write(self, op: str, data: bytes = b"", *, timeout: float | None = None) -> bytes:

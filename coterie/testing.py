@@ -26,8 +26,8 @@ from typing import Any, Final, TypeVar
 
 from coterie.actors.config import Config
 from coterie.actors.errors import CoterieError
-from coterie.actors.handler import HandlerActor
-from coterie.actors.messages import Published
+from coterie.actors.handler import METHODS, HandlerActor
+from coterie.actors.messages import Applied, Published
 from coterie.cluster import Cluster
 
 __all__ = ["LocalCluster", "LocalNode"]
@@ -145,6 +145,10 @@ class LocalCluster:
     def publish(self, topic: str, data: bytes, **more: Any) -> Published:
         """By way of a running node, whichever leads. Arguments as in `Cluster.publish`."""
         return next(iter(self.nodes.values())).publish(topic, data, **more)
+
+    def apply(self, op: str, data: bytes = b"", **more: Any) -> Applied:
+        """By way of a running node, whose handler gives the result. Arguments as in `Cluster.apply`."""
+        return next(iter(self.nodes.values())).apply(op, data, **more)
 
     def delivered(self, topic: str) -> dict[str, list[bytes]]:
         """By running node: what its handler has had, in order."""
@@ -281,7 +285,9 @@ class _Watched(HandlerActor):
     """A plain object with some of the methods, or none at all; every record is noted that it took."""
 
     def __init__(self, target: object, note: Callable[[str, bytes], None]) -> None:
-        for name in ("handle_write", "handle_read", "handle_dead_letter"):
+        for name in METHODS:
+            if name == "handle_sync":
+                continue
             if callable(getattr(target, name, None)):
                 setattr(self, name, getattr(target, name))
         super().__init__()

@@ -28,13 +28,13 @@ import pykka
 
 from coterie.actors.base import Actor, Crash
 from coterie.actors.dead_letters import describe
-from coterie.actors.errors import StorageError
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import Publish, ReplicationGap
-from coterie.actors.replication.buffer import BufferState, Gap, ReplicationBuffer, StoredBatch
+from coterie.actors.replication.buffer import BufferState, Gap, ReplicationBuffer
 from coterie.actors.replication.delivery_queue import TopicQueue
 from coterie.actors.replication.letters import Letters
 from coterie.actors.replication.messages import (
+    CommandsMoved,
     CursorsMoved,
     DeliveryDone,
     DeliveryView,
@@ -48,13 +48,10 @@ from coterie.actors.replication.messages import (
     Stored,
 )
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
-from coterie.actors.room_messages import Deliver, Delivered, SetHandler, Topology
-from coterie.proto.errors import WireError
-from coterie.proto.record_batch import decode_batch
+from coterie.actors.replication.refill import READ_BATCHES, READ_BYTES, opened
+from coterie.actors.room_messages import COMMANDS_TOPIC, Deliver, Delivered, SetHandler, Topology
 
 ACK_PAUSE: Final = 0.01  # seconds
-READ_BYTES: Final = 1 << 20
-READ_BATCHES: Final = 256
 STOP_PATIENCE: Final = 2.0  # seconds
 UNSENT_PAUSE: Final = 0.2  # seconds until acknowledgements that could not be sent are tried again
 
@@ -93,6 +90,8 @@ class Delivery(Actor):
         self._metrics = metrics or NoMetrics()
         self._topics = {t: TopicQueue(t, max(1, s.cursor), s.next_seq - 1) for t, s in state.topics.items() if s.next_seq}
         self._acked = {t: q.last for t, q in self._topics.items() if q.last}  # no handler yet: what is stored is acknowledged
+        self._topics.pop(COMMANDS_TOPIC, None)  # they have a delivery of their own, which tells how far it is
+        self._commands = CommandsMoved(0, 0, (), {})
         self._handler: Any = None
         self._lost_handler = False  # it died; a node that never had one only stores, and nothing is wrong with that
         self._patience: float | None = None  # until when a replaced handler may finish
@@ -126,6 +125,9 @@ class Delivery(Actor):
             self._set_handler(message.ref)
         elif kind is Topology:
             self._set_topology(message)
+        elif kind is CommandsMoved:
+            self._commands = message
+            self._acknowledge(COMMANDS_TOPIC, message.acked)
         elif kind is GetDeliveryView:
             return self._view()
         else:
@@ -202,6 +204,8 @@ class Delivery(Actor):
     def _restored(self, next_seqs: dict[str, int]) -> None:
         """A snapshot brought what this node had missed: it is in the buffer, and what is not there any more is a gap."""
         for name, next_seq in next_seqs.items():
+            if name == COMMANDS_TOPIC:
+                continue
             topic = self._topics.get(name)
             if topic is None:
                 topic = self._topics[name] = TopicQueue(name, 1, 0)
@@ -343,17 +347,8 @@ class Delivery(Actor):
                 self._jump(topic, topic.cursor, gap.first_retained - 1)
         before = topic.held
         for stored in found:
-            topic.refilled(self._opened(stored))
+            topic.refilled(opened(stored))
         self._held += topic.held - before
-
-    def _opened(self, stored: StoredBatch) -> NewBatch:
-        try:
-            batch = decode_batch(stored.data)
-        except WireError as error:  # it was valid when it was stored
-            raise StorageError(
-                f"the buffer's batch {stored.topic!r} seq {stored.first_seq} is not readable: {error}; remove the buffer's directory"
-            ) from None
-        return NewBatch(stored.topic, stored.first_seq, stored.index, batch.time / 1000, batch.records, len(stored.data))
 
     def _forget(self, topic: TopicQueue) -> None:
         self._held -= topic.held
@@ -408,11 +403,11 @@ class Delivery(Actor):
     def _view(self) -> DeliveryView:
         letters = self._letters
         failing = letters.failing(self._topics)
-        warnings = [letters.warning(row) for row in failing]
+        warnings = [*map(letters.warning, failing), *self._commands.warnings]
         if self._lost_handler and any(t.cursor <= t.last for t in self._topics.values()):
             warnings.append("the handler actor is dead: records are kept and wait for a new one to be registered")
-        delivered = {t.topic: t.cursor - 1 for t in self._topics.values()}
-        return DeliveryView(delivered, dict(self._counters), tuple(warnings), failing, dict(letters.seen))
+        delivered = {t.topic: t.cursor - 1 for t in self._topics.values()} | {COMMANDS_TOPIC: self._commands.delivered}
+        return DeliveryView(delivered, {**self._counters, **self._commands.counters}, tuple(warnings), failing, dict(letters.seen))
 
 
 def _result(future: LightFuture) -> Delivered:

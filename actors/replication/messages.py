@@ -7,6 +7,7 @@ from typing import IO, Any, NamedTuple
 
 import attrs
 
+from coterie.actors.errors import CoterieError
 from coterie.actors.messages import Failing, Publish
 from coterie.actors.replication.buffer import Remembered, StoredBatch
 from coterie.proto.record_batch import Record
@@ -192,6 +193,39 @@ class DeliveryDone:
 
     def __init__(self, topic: str, future: Any) -> None:
         self.topic, self.future = topic, future
+
+
+APPLIED, FAILED, EXPIRED, FORGOTTEN = range(
+    4
+)  # what came of a command: a result, an error of the handler's, nothing, or that it was applied before
+
+
+class CommandsHandled:
+    """The commands' delivery tells the publisher what came of commands of this node: [(ticket, index, code, result or text)]."""
+
+    __slots__ = ("outcomes",)
+
+    def __init__(self, outcomes: list[tuple[int, int, int, bytes]]) -> None:
+        self.outcomes = outcomes
+
+
+class CommandsUnable:
+    """The commands' delivery tells the publisher: commands get no result here, for this reason; None: they do."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: CoterieError | None) -> None:
+        self.error = error
+
+
+class CommandsMoved:
+    """The commands' delivery tells delivery, which tells the leader and the status. acked: up to which command this node has had them, or has stored them where its
+    handler takes none. delivered: up to which the handler has had them."""
+
+    __slots__ = ("acked", "counters", "delivered", "warnings")
+
+    def __init__(self, acked: int, delivered: int, warnings: tuple[str, ...], counters: dict[str, int]) -> None:
+        self.acked, self.delivered, self.warnings, self.counters = acked, delivered, warnings, counters
 
 
 class LetterDone:

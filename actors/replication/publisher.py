@@ -30,15 +30,19 @@ import attrs
 from coterie.actors.base import LATER, Actor, Crash
 from coterie.actors.errors import CoterieError, Indeterminate, NoQuorum, NotLeader
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Publish
+from coterie.actors.messages import Apply, Publish
 from coterie.actors.replication import spans
 from coterie.actors.replication.buffer import ReplicationBuffer
+from coterie.actors.replication.command_desk import CommandDesk
 from coterie.actors.replication.forwarding import Forwarding, LeaderLink, Link, Reception
 from coterie.actors.replication.losses import Losses
 from coterie.actors.replication.messages import (
+    CommandsHandled,
+    CommandsUnable,
     ForwardedBatch,
     ForwardReply,
     LinkClosed,
+    NewBatch,
     NewBatches,
     OwnPublish,
     PeerAcks,
@@ -62,8 +66,10 @@ from coterie.actors.replication.views import TopicRow, answer_view
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
 from coterie.actors.room_messages import (
+    COMMANDS_TOPIC,
     Appended,
     Applied,
+    AwaitCommands,
     Committed,
     GetReplicationView,
     InstallSnapshot,
@@ -73,7 +79,8 @@ from coterie.actors.room_messages import (
     TakeSnapshot,
     Topology,
 )
-from coterie.actors.tracing import TRACING
+from coterie.actors.traced import Traced
+from coterie.actors.tracing import TRACING, headers_of
 
 TICK: Final = 0.05  # seconds
 # Raft hands out a window of committed entries before it wants to hear how far we are; it is told well before that, not at each commit.
@@ -99,7 +106,7 @@ class Limits:
 
 
 class Publisher(Actor):
-    """raft, writer, delivery: references. streamed: next seq of what a stream brought, from the buffer (`TopicState.next_seq`). letters: the
+    """raft, writer, delivery, commands: references. streamed: next seq of what a stream brought, from the buffer (`TopicState.next_seq`). letters: the
     dead-letter topic."""
 
     concern: ClassVar[str] = "publisher"
@@ -112,24 +119,27 @@ class Publisher(Actor):
         stored: dict[str, tuple[int, int]],
         writer: Any,
         delivery: Any,
+        commands: Any,
         leader_link: LeaderLink,
         peers: Callable[[frozenset[str]], object],
         buffer: ReplicationBuffer,
         *,
         snapshots: Path | None = None,
         letters: str = "",
+        origin: bytes = b"",
         limits: Limits | None = None,
         metrics: ReplicationMetrics | None = None,
         wall: Callable[[], float] = time.time,
         on_crash: Callable[[Crash], None] | None = None,
     ) -> None:
         super().__init__(node, on_crash)
-        self._raft, self._machine, self._writer, self._delivery = raft, machine, writer, delivery
+        self._raft, self._machine, self._writer, self._delivery, self._commands = raft, machine, writer, delivery, commands
         self._leader_link, self._peers, self._wall = leader_link, peers, wall
         limits = limits or Limits()
         self._metrics = metrics or NoMetrics()
         self._losses = Losses(self._metrics, self.log)
         self._waiting = Waiting(limits.max_payload, limits.request_timeout, limits.waiting_records, limits.waiting_bytes, letters)
+        self._desk = CommandDesk(self._waiting, origin, limits.request_timeout, limits.max_payload, time.monotonic)
         self._window = Window(limits.window, machine.last_seq)
         self._proposals = Proposals(raft, self._window, limits.entry_bytes, limits.entries, node)
         self._forwarding = Forwarding(self._open_link, self._waiting, limits.window, limits.entry_bytes, self._losses.told, node)
@@ -158,7 +168,12 @@ class Publisher(Actor):
             StreamedBatches: self._streamed,
             LinkClosed: lambda m: self._forwarding.closed(m.link_id, time.monotonic()),
             SessionClosed: lambda m: self._reception.closed(m.session),
-            SetHandler: self._delivery.tell,
+            Apply: self._apply,
+            Traced: lambda m: self._apply(m.message, m.context),
+            CommandsHandled: self._desk.handled,
+            CommandsUnable: self._desk.unable,
+            AwaitCommands: self._await_commands,
+            SetHandler: self._set_handler,
             GetReplicationView: self._view,
             OwnPublish: self._own_publish,
             TakeSnapshot: lambda m: self._asked(partial(self._transfer.take, (m.peer in self._topology.foreign) is not m.other)),
@@ -190,6 +205,27 @@ class Publisher(Actor):
         self._waiting.add_own(message.publish, self.reply_to)
         return LATER
 
+    def _apply(self, message: Apply, context: Any = None) -> Any:
+        """context: of the request's span, where somebody traces."""
+        try:
+            self._desk.ask(message, self.reply_to, None if context is None else headers_of(context))
+        except CoterieError as error:
+            if self.reply_to is not None:
+                raise
+            self._losses.told(1, error)
+        return LATER
+
+    def _set_handler(self, message: SetHandler) -> None:
+        self._desk.set_handler(message)
+        self._delivery.send(message)
+        self._commands.send(message)
+
+    def _await_commands(self, message: AwaitCommands) -> Any:
+        """Behind all that was applied here, which the commands' delivery was told before."""
+        reply, asked = self.reply_to, self._commands.ask(message, block=False)
+        asked.on_done(partial(_pass_on, asked, reply))
+        return LATER
+
     def flush(self) -> None:
         waiting = self._waiting
         waiting.close_open()
@@ -201,7 +237,12 @@ class Publisher(Actor):
             elif self._forwarding.drained:
                 self._proposals.propose(waiting, time.monotonic(), self._wall(), self._topology.term)
         if not self._ticking and (
-            waiting.active or self._proposals.under_way or self._forwarding.busy or self._lagging or self._registrar.retry_at is not None
+            waiting.active
+            or self._proposals.under_way
+            or self._forwarding.busy
+            or self._lagging
+            or self._desk.busy
+            or self._registrar.retry_at is not None
         ):
             self._ticking = True
             self.wake_at(time.monotonic() + TICK)
@@ -217,6 +258,7 @@ class Publisher(Actor):
             self._registrar.reconcile(self._topology)
 
     def on_stop(self) -> None:
+        self._desk.stop()
         self._waiting.close_open()
         not_done = NoQuorum("the node is stopping; the publish was not carried out")
         unknown = Indeterminate("the node stopped before the outcome was known: the publish may or may not take effect")
@@ -247,6 +289,7 @@ class Publisher(Actor):
         self._forwarding.follow(self._other_leader(), now)
         self._registrar.reconcile(topology)
         self._delivery.send(topology)
+        self._commands.send(topology)
 
     def _other_leader(self) -> str:
         leader = self._topology.leader_id
@@ -362,7 +405,7 @@ class Publisher(Actor):
         if outcome.roster is not None:
             self._registrar.reconcile(self._topology)
         if fresh:
-            self._delivery.send(NewBatches(fresh))
+            self._deliver(fresh, COMMANDS_TOPIC in outcome.next_seqs)
             self._unstored += sum(batch.size for batch in fresh)
             for batch in fresh:
                 self._metrics.published(batch.topic, len(batch.records))
@@ -374,6 +417,13 @@ class Publisher(Actor):
             self._apply_held = index
         elif self._untold_entries >= TELL_ENTRIES or self._untold_bytes >= TELL_BYTES:
             self._tell_applied(index)
+
+    def _deliver(self, fresh: list[NewBatch], with_commands: bool) -> None:
+        if with_commands:
+            self._commands.send(NewBatches([batch for batch in fresh if batch.topic == COMMANDS_TOPIC]))
+            fresh = [batch for batch in fresh if batch.topic != COMMANDS_TOPIC]
+        if fresh:
+            self._delivery.send(NewBatches(fresh))
 
     def _tell_applied(self, index: int) -> None:
         self._untold_entries = self._untold_bytes = 0
@@ -400,7 +450,8 @@ class Publisher(Actor):
             for topic, next_seq in next_seqs.items():
                 self._known[topic] = max(next_seq, self._known.get(topic, 0))
                 self._metrics.seq(topic, self._known[topic] - 1)
-            self._delivery.send(Restored(next_seqs))
+            for receiver in (self._delivery, self._commands):
+                receiver.send(Restored(next_seqs))
         held, self._transfer.held = self._transfer.held, []
         for message in held:
             self._committed(message)
@@ -413,7 +464,7 @@ class Publisher(Actor):
                 self._metrics.seq(batch.topic, batch.first_seq + batch.count - 1)
             self._unstored += sum(len(batch.data) for batch in stored)
             self._writer.send(WriteBatches(stored))
-            self._delivery.send(NewBatches(fresh))
+            self._deliver(fresh, any(batch.topic == COMMANDS_TOPIC for batch in fresh))
 
     # -- deadlines and failures -----------------------------------------------------------------------------------------------
 
@@ -436,6 +487,7 @@ class Publisher(Actor):
             if all(chunk.settled and _overdue(chunk, now) for chunk in chunks):
                 self._proposals.ended(proposal, unknown)  # if Raft forgot it, the others must not wait for it
         self._forwarding.expire(now)
+        self._desk.expire(now)
 
     def _fail(self, chunks: list[Chunk], error: CoterieError) -> None:
         for chunk in chunks:
@@ -457,6 +509,15 @@ class Publisher(Actor):
         ]
         answer_view(self.reply_to, self._delivery, rows, self._machine, self._waiting.records, self._losses.counters)
         return LATER
+
+
+def _pass_on(asked: LightFuture, reply: LightFuture | None) -> None:
+    if reply is None or reply.done:
+        return
+    if asked.error is not None:
+        reply.fail(asked.error)
+    else:
+        reply.set(asked.get())
 
 
 def _overdue(chunk: Chunk, now: float) -> bool:

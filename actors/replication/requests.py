@@ -6,16 +6,34 @@ import math
 from typing import Any, Final
 
 from coterie.actors.errors import InvalidRequest, PayloadTooLarge
-from coterie.actors.messages import Publish
+from coterie.actors.messages import Apply, Publish
 from coterie.actors.replication.packing import record_size
+from coterie.actors.room_messages import COMMANDS_TOPIC
+from coterie.proto.command import MAX_NUMBER
 from coterie.proto.record_batch import MAX_NAME, Record
 
 MAX_HEADERS: Final = 64
 
 
 def check_topic(topic: Any) -> str:
-    """1..255 bytes of UTF-8."""
+    """1..255 bytes of UTF-8, and not reserved."""
+    if topic == COMMANDS_TOPIC:
+        raise InvalidRequest(f"topic={topic!r}: it is reserved for commands; publish on another one, or use Apply")
     return _name("topic", topic)
+
+
+def check_command(message: Apply) -> bytes:
+    """The data of a command whose op, session and number are as they must be."""
+    _name("op", message.op)
+    session, number = message.session, message.number
+    if session is None and number is None:
+        return check_data(message.data)
+    if session is None or number is None:
+        raise InvalidRequest(f"session={session!r:.80}, number={number!r:.80}: give both, or none of them")
+    _name("session", session)
+    if number.__class__ is not int or not 1 <= number <= MAX_NUMBER:
+        raise InvalidRequest(f"number={number!r:.80}: give which command of its session this is, a whole number from 1 on")
+    return check_data(message.data)
 
 
 def check_data(data: Any) -> bytes:

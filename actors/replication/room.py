@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from coterie.actors.future import LightFuture
 from coterie.actors.messages import Publish
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.buffer_writer import BufferWriter
+from coterie.actors.replication.command_delivery import CommandDelivery
 from coterie.actors.replication.delivery import Delivery, SendAcks
 from coterie.actors.replication.following import FollowHub, FollowLink, StreamFollower
 from coterie.actors.replication.foreign import ForeignFollower, ForeignLink, Told
@@ -22,7 +24,8 @@ from coterie.actors.replication.publisher import Limits, Publisher
 from coterie.actors.replication.recovery import Past, recovered
 from coterie.actors.replication.subscriber import Subscribers
 from coterie.actors.replication.subscriptions import Subscriptions
-from coterie.actors.room_messages import SetHandler, Topology
+from coterie.actors.room_messages import COMMANDS_TOPIC, CommandSupport, SetHandler, Topology
+from coterie.proto.command import ORIGIN_BYTES
 
 
 class Replication:
@@ -33,13 +36,14 @@ class Replication:
     the directory for files of snapshots; None: the system's place.
 
     `applied` is the Raft index from which the state machine wants the log to go on: known once this is made, before `start(raft)`. After the start,
-    `publisher` takes Publish, Committed, Appended, ProposalsFailed, Topology, SetHandler, ForwardedBatch, SessionClosed and GetReplicationView;
-    `letter_desk` takes DeadLetters and Requeue; `follower` and `subscriptions` want Topology too; `subscribers.acks_arrived` takes AcksArrived from any
-    thread; `hub.open` serves a stream to a node of ours, and `subscriptions.open` one to any other subscriber.
+    `publisher` takes Publish, Apply, AwaitCommands, Committed, Appended, ProposalsFailed, Topology, SetHandler, ForwardedBatch, SessionClosed and
+    GetReplicationView; `letter_desk` takes DeadLetters and Requeue; `follower` and `subscriptions` want Topology too; `subscribers.acks_arrived` takes
+    AcksArrived from any thread; `hub.open` serves a stream to a node of ours, and `subscriptions.open` one to any other subscriber.
     """
 
     publisher: Ref
     delivery: Ref
+    commands: Ref
     letter_desk: Ref
     writer: Ref
     follower: Ref | None = None
@@ -74,6 +78,7 @@ class Replication:
         self._foreign_link, self._told = foreign_link, told
         self._limits, self._retry, self._gap, self._snapshots = limits, retry, gap, snapshots
         self._attempts, self._letters = attempts, letters
+        self._origin = os.urandom(ORIGIN_BYTES)
         self._retain_records, self._retain_bytes, self._memory = retain_records, retain_bytes, memory
         self._machine, self._state = recovered(buffer, past)
         self.hub = FollowHub(buffer, self._state)
@@ -109,6 +114,19 @@ class Replication:
             ack_records=max(1, (self._limits or Limits()).window // 8),
             **common,
         )
+        self.commands = CommandDelivery.start(  # type: ignore[assignment]
+            node,
+            buffer,
+            state,
+            self.writer,
+            self._origin,
+            self._to_publisher,
+            self.delivery.send,
+            self._emit,
+            retry=self._retry,
+            memory=self._memory,
+            **common,
+        )
         retained = {topic: (stored.first_seq, stored.next_seq) for topic, stored in state.topics.items() if stored.next_seq}
         self.publisher = Publisher.start(  # type: ignore[assignment]
             node,
@@ -117,11 +135,13 @@ class Replication:
             retained,
             self.writer,
             self.delivery,
+            self.commands,
             self._leader_link,
             self.subscribers.set_peers,
             buffer,
             snapshots=self._snapshots,
             letters=self._letters,
+            origin=self._origin,
             limits=self._limits,
             **common,
         )
@@ -134,7 +154,7 @@ class Replication:
 
     def actors(self) -> Iterator[tuple[str, Ref]]:
         """The room's actors beside the publisher, with their concerns; one subscriber for each peer."""
-        yield from (("delivery", self.delivery), ("buffer", self.writer))
+        yield from (("delivery", self.delivery), ("commands", self.commands), ("buffer", self.writer))
         if self.follower is not None:
             yield "following", self.follower
         if self.foreign is not None:
@@ -151,9 +171,11 @@ class Replication:
                 ref.send(topology)
 
     def set_handler(self, handler: Any) -> None:
-        self.publisher.send(SetHandler(handler))
+        actor: Any = handler._actor_weakref() if handler is not None else None
+        message = SetHandler(handler, getattr(actor, "command_support", CommandSupport()))
+        self.publisher.send(message)
         if self.foreign is not None:
-            self.foreign.send(SetHandler(handler))
+            self.foreign.send(message)
 
     def counters(self) -> dict[str, int]:
         """What subscribers that are no nodes of ours have missed, and what came from leaders that are none. From any thread."""
@@ -169,6 +191,7 @@ class Replication:
                 ref.stop()
         self.subscribers.stop()
         self.letter_desk.stop()
+        self.commands.stop()
         self.delivery.stop()
         self.writer.stop()
 
@@ -183,6 +206,8 @@ class Replication:
         """In the writer's thread, after each transaction."""
         self.publisher.send(message)
         self.delivery.send(message)
+        if COMMANDS_TOPIC in message.topics:
+            self.commands.send(message)
         self.hub.stored(message)
         self.subscriptions.stored(message)
         if self.follower is not None:

@@ -23,6 +23,8 @@ from coterie.actors.replication.requests import (
     enriched,
     too_large,
 )
+from coterie.actors.room_messages import COMMANDS_TOPIC
+from coterie.proto.record_batch import Record
 
 LETTER_RECORDS: Final = 1024  # room beyond the bound
 LETTER_BYTES: Final = 64 << 20
@@ -39,6 +41,7 @@ class Waiting:
         self._max_payload, self._timeout, self._most_records, self._most_bytes = max_payload, timeout, most_records, most_bytes
         self._letters = letters
         self._lanes: dict[str, Lane] = {}
+        self._reserved = {COMMANDS_TOPIC: Lane(COMMANDS_TOPIC)}  # not among the lanes, where a publish on that topic would find it
         self.active: dict[str, Lane] = {}  # lanes with chunks, the next to be served first
         self._open: list[Lane] = []
         self.records = 0
@@ -85,6 +88,21 @@ class Waiting:
         self.records += 1
         self.bytes += size
 
+    def add_command(self, record: Record, size: int, timeout: float, reply: Any) -> None:
+        """Queue one command, which was checked. size: of its record; timeout: seconds; reply: as in `Chunk.replies`. Raises Overloaded."""
+        lane = self._reserved[COMMANDS_TOPIC]
+        self._check_room(COMMANDS_TOPIC, 1, size)
+        chunk = lane.open
+        if chunk is None or lane.key != (timeout, "quorum"):
+            self.active[lane.topic] = lane
+            self._open.append(lane)
+            chunk = lane.begin(time.monotonic() + timeout, False, (timeout, "quorum"))
+        chunk.records.append(record)
+        chunk.replies.append(reply)
+        chunk.size += size
+        self.records += 1
+        self.bytes += size
+
     def _begin(self, lane: Lane, message: Publish) -> Chunk:
         timeout, early = check_timeout(message.timeout, self._timeout), check_early(message.acks)
         self._lanes[lane.topic] = self.active[lane.topic] = lane
@@ -94,7 +112,7 @@ class Waiting:
     def add_forwarded(self, topic: str, records: list[Any], size: int, deadline: float, early: bool, ticket: Any) -> None:
         """Queue a batch that a follower forwarded. Raises Overloaded."""
         self._check_room(topic, len(records), size)
-        lane = self._lanes.get(topic)
+        lane = self._lanes.get(topic) or self._reserved.get(topic)
         if lane is None:
             lane = self._lanes[topic] = Lane(topic)
         chunk = lane.begin(deadline, early, None, ticket)
@@ -129,7 +147,7 @@ class Waiting:
                 self.records += len(chunk.records)
                 self.bytes += chunk.size
         for topic, returned in by_topic.items():
-            lane = self._lanes[topic]
+            lane = self._reserved.get(topic) or self._lanes[topic]
             lane.put_back(returned)
             self.active[topic] = lane
 

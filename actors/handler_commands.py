@@ -1,0 +1,59 @@
+"""Commands at the handler: what it offers, and how a batch of them is applied.
+
+Whatever `handle_apply` raises or returns is the command's outcome, the same on every node as long as the handler is deterministic; a command is never given twice
+because it failed. A batch ends early after `BURST` seconds, so that deliveries, writes and reads get their turn beside slow commands.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from coterie.actors.dead_letters import describe
+from coterie.actors.errors import HandlerFailed
+from coterie.actors.room_messages import CommandSupport
+
+BURST: Final = 0.05  # seconds
+MOST_TEXT: Final = 1000  # characters of an error
+
+
+def support_of(handler: Any, base: type) -> CommandSupport:
+    """What `handler` overrides of `base`'s methods, in its class or in itself."""
+
+    def overrides(name: str) -> bool:
+        return getattr(getattr(handler, name), "__func__", None) is not getattr(base, name)
+
+    return CommandSupport(*(overrides(name) for name in ("handle_apply", "handle_snapshot", "handle_restore", "applied_index")))
+
+
+def apply_commands(handle: Callable[[int, str, bytes], Any], commands: list[tuple[int, str, bytes]]) -> list[tuple[bool, bytes]]:
+    """Apply commands in order; the outcomes of those that it came to."""
+    until = time.monotonic() + BURST
+    outcomes: list[tuple[bool, bytes]] = []
+    for index, op, data in commands:
+        try:
+            answer = handle(index, op, data)
+            if answer.__class__ is not bytes:
+                answer = _as_bytes(op, answer)
+        except Exception as error:  # noqa: BLE001 - the application's code: what it raises is the outcome, and goes to the proposer
+            outcomes.append((False, _text(op, error).encode(errors="replace")))
+        else:
+            outcomes.append((True, answer))
+        if time.monotonic() >= until:
+            break
+    return outcomes
+
+
+def _as_bytes(op: str, answer: Any) -> bytes:
+    if answer is None:
+        return b""
+    if isinstance(answer, (bytes, bytearray, memoryview)):
+        return bytes(answer)
+    raise HandlerFailed(f"handle_apply({op!r}) returned {type(answer).__name__}; it must return bytes or None")
+
+
+def _text(op: str, error: Exception) -> str:
+    if isinstance(error, HandlerFailed):
+        return str(error)[:MOST_TEXT]
+    return f"handle_apply({op!r}) raised {describe(error)}"
