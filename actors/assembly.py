@@ -19,7 +19,7 @@ from coterie.actors.base import LATER, Crash, Ref
 from coterie.actors.config import Config
 from coterie.actors.config_security import gossip_security, open_tls
 from coterie.actors.data_dir import DataDir
-from coterie.actors.errors import BindFailed, InvalidRequest
+from coterie.actors.errors import BindFailed, InvalidRequest, StorageError
 from coterie.actors.event_bus import Callbacks, EventBus
 from coterie.actors.future import LightFuture
 from coterie.actors.handler import HandlerActor, ObjectHandler
@@ -126,7 +126,7 @@ class Rooms:
             buffer: ReplicationBuffer = MemoryBuffer()
             return None, MemoryLog(), buffer
         directory = DataDir.open(config.data_dir, config.node_id)
-        self._closing.append(directory.close)
+        self._closing.append(lambda: self._give_back(directory))
         log = LmdbLog.open(directory.raft_path, directory.identity)
         self._closing.append(log.close)
         durable = LmdbBuffer.open(directory.buffer_path(config.repl_buffer_dir), directory.identity)
@@ -134,6 +134,15 @@ class Rooms:
         self.stores = {"raft": log, "buffer": durable}
         self._snapshots = directory.path
         return directory, log, durable
+
+    def _give_back(self, directory: DataDir) -> None:
+        """The directory is another's to take once nothing of this node can write into it any more."""
+        busy = [name for name, store in self.stores.items() if not store.released]
+        if busy:
+            raise StorageError(
+                f"data_dir={str(directory.path)!r}: stays locked by this process: the disk of {' and '.join(busy)} does not answer"
+            )
+        directory.close()
 
     def _open_management(self) -> None:
         config, supervisor = self.config, self._supervisor
@@ -214,6 +223,7 @@ class Rooms:
             lease_timeout=config.lease_timeout,
             trailing_entries=config.trailing_entries,
             trailing_bytes=config.trailing_bytes,
+            store_timeout=config.store_timeout,
         )
         self.raft = self._start(
             RaftActor,

@@ -236,12 +236,14 @@ class Actor(pykka.ThreadingActor):
         if fatal:
             pykka.ActorRegistry.unregister(self.actor_ref)
             self.actor_stopped.set()
+        # Told before anything is released: that may take long where a disk is ill, and other actors may fall over this one's end meanwhile.
+        if self._on_crash is not None:
+            self._on_crash(Crash(self.concern, error, fatal))
+        if fatal:
             try:
                 self.on_stop()
             except Exception:
                 self.log.exception("%s could not release what it held", self.concern)
-        if self._on_crash is not None:
-            self._on_crash(Crash(self.concern, error, fatal))
 
     def _handle_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
         """pykka's hook for a failing `on_stop`: log it; the actor is stopping anyway."""

@@ -70,6 +70,8 @@ class Config:
     seconds; off: they wait until one of ours is elected.
     heartbeat_timeout: a follower that has heard nothing from its leader for this long (up to twice, by chance) asks for an election. election_timeout: how long
     a candidate waits before it tries again. lease_timeout: a leader that a quorum has not answered for this long steps down; at most heartbeat_timeout.
+    store_timeout: a write to the Raft log that takes longer than this is a disk that does not answer: the node says so, and is no leader any more. (Its
+    heartbeats stop as soon as a write waits.)
     on_leader_change, on_election_end: called with a LeaderInfo, in an actor of their own, one at a time. on_election_start: called without arguments.
     """
 
@@ -119,6 +121,7 @@ class Config:
     heartbeat_timeout: float = duration_field(1.0)
     election_timeout: float = duration_field(1.0)
     lease_timeout: float = duration_field(0.5)
+    store_timeout: float = duration_field(1.5)
 
     on_leader_change: Callable[[LeaderInfo], object] | None = attrs.field(default=None, validator=callback)
     on_election_start: Callable[[], object] | None = attrs.field(default=None, validator=callback)

@@ -8,6 +8,8 @@ The rules, for the Raft log and the replication buffer alike:
   that a log or a buffer of another node is refused before a byte of it is believed or changed.
 - **Values are sealed.** LMDB 0.9 has no checksums. Each value begins with a CRC-32 over its key and the rest of it: a flipped bit and a value
   under the wrong key are both noticed when read. Pages that were cut off the file's end read as zeros, not as SIGBUS (`_fill_up`).
+- **A disk may hang.** `stalled` says how long the write that is under way has waited, to whoever watches. `close` waits for it no longer than
+  `CLOSE_PATIENCE`; then the files stay open, and so does everything that says they are in use, until the disk answers or the process has gone.
 - **One thread writes**, through `write`, which repeats the work in a larger map when the map is full. The first failed write is the last one: what
   the disk holds is then uncertain, and only opening it again, which reads what is really there, makes it certain.
 - **Reading is short.** A read transaction pins old pages and makes the file grow, and the map must not move under a reader: readers pass
@@ -18,7 +20,9 @@ from __future__ import annotations
 
 import os
 import struct
+import tempfile
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +43,9 @@ T = TypeVar("T")
 
 DEFAULT_MAP_BYTES: Final = 1 << 30
 META: Final = "meta"
+MEMORY: Final = "/dev/shm"
+CLOSE_PATIENCE: Final = 3.0  # seconds
+FULL_BYTES: Final = 256 << 10  # a file system with less than this has no room for what a write that failed was about
 # What a fresh file system or LMDB itself may have put into a directory that holds nothing of anybody's.
 HARMLESS: Final = frozenset({"lost+found", "lock.mdb"})
 
@@ -99,6 +106,9 @@ class LmdbEnvironment:
         self._growths = 0
         self._failure: StorageError | None = None
         self._closed = False
+        self._writing = threading.Lock()  # held during a write or a sync
+        self._busy_since = 0.0  # monotonic; 0.0 while neither is under way
+        self._released = False
         self._gate = threading.Condition()
         self._readers = 0
         self._growing = False  # shuts the gate: without it, readers that take turns would hold the writer up for ever
@@ -110,7 +120,7 @@ class LmdbEnvironment:
         try:
             environment = open_engine(path, layout, map_bytes)
         except (lmdb.Error, OSError) as error:
-            raise StorageError(f"{layout.kind} in {path}: cannot be opened: {error}; {_remedy(error, layout)}") from error
+            raise StorageError(f"{layout.kind} in {path}: cannot be opened: {error}; {_remedy(str(error), error, layout)}") from error
         ours = cls(path, layout, environment, map_bytes)
         try:
             ours._fill_up()
@@ -118,7 +128,7 @@ class LmdbEnvironment:
         except BaseException as error:
             environment.close()
             if isinstance(error, (lmdb.Error, OSError)):
-                raise StorageError(f"{layout.kind} in {path}: cannot be read: {error}; {_remedy(error, layout)}") from error
+                raise StorageError(f"{layout.kind} in {path}: cannot be read: {error}; {_remedy(str(error), error, layout)}") from error
             raise
         if created:
             sync_directory(path)
@@ -154,7 +164,9 @@ class LmdbEnvironment:
             with self._environment.begin() as transaction:
                 yield transaction
         except lmdb.Error as error:
-            raise StorageError(f"{self.layout.kind} in {self.path}: reading failed: {error}; {_remedy(error, self.layout)}") from error
+            raise StorageError(
+                f"{self.layout.kind} in {self.path}: reading failed: {error}; {_remedy(str(error), error, self.layout)}"
+            ) from error
         finally:
             with self._gate:
                 self._readers -= 1
@@ -178,15 +190,16 @@ class LmdbEnvironment:
         if self._closed:
             raise StorageError(f"{self.layout.kind} in {self.path}: is closed")
         try:
-            while True:
-                try:
-                    with self._environment.begin(write=True) as transaction:
-                        return work(transaction)
-                except lmdb.MapFullError:
-                    self._grow()
+            with self._busy():
+                while True:
+                    try:
+                        with self._environment.begin(write=True) as transaction:
+                            return work(transaction)
+                    except lmdb.MapFullError:
+                        self._grow()
         except (lmdb.Error, OSError) as error:
-            text = f"{self.layout.kind} in {self.path}: writing failed: {error}; {_remedy(error, self.layout)}"
-            self._failure = StorageError(text)
+            what = f"{error} (No space left on device)" if self._is_full(error) else str(error)
+            self._failure = StorageError(f"{self.layout.kind} in {self.path}: writing failed: {what}; {_remedy(what, error, self.layout)}")
             raise self._failure from error
 
     def sync(self) -> None:
@@ -194,7 +207,9 @@ class LmdbEnvironment:
         try:
             self._environment.sync(True)
         except lmdb.Error as error:
-            self._failure = StorageError(f"{self.layout.kind} in {self.path}: the sync failed: {error}; {_remedy(error, self.layout)}")
+            self._failure = StorageError(
+                f"{self.layout.kind} in {self.path}: the sync failed: {error}; {_remedy(str(error), error, self.layout)}"
+            )
             raise self._failure from error
 
     def usage(self) -> Usage:
@@ -202,22 +217,66 @@ class LmdbEnvironment:
             page_bytes = transaction.stat()["psize"]
             return Usage(self._map_bytes, (self._environment.info()["last_pgno"] + 1) * page_bytes, self._growths)
 
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        with self._writing:
+            self._busy_since = time.monotonic()
+            try:
+                yield
+            finally:
+                self._busy_since = 0.0
+
+    def stalled(self, now: float) -> float:
+        """Seconds that the write or sync under way has taken so far; 0.0 when none is. Any thread; now: monotonic."""
+        since = self._busy_since
+        return max(0.0, now - since) if since else 0.0
+
+    @property
+    def released(self) -> bool:
+        """Are the files closed?"""
+        return self._released
+
     def close(self) -> None:
-        """Wait for readers, sync what a relaxed commit left open, release the files. Closing twice is allowed."""
+        """Wait for readers and for the write that is under way, sync what a relaxed commit left open, release the files. Closing twice is allowed. StorageError:
+        the sync failed, or the disk did not answer in time: then it goes on in a thread of its own, and `released` tells."""
         with self._gate:
             if self._closed:
                 return
             self._closed = True
-            self._gate.wait_for(lambda: not self._readers)
-        try:
-            if self._failure is None:
-                self._environment.sync(True)
-        except lmdb.Error as error:
+        outcome: list[Exception] = []
+        closer = threading.Thread(target=self._release, args=(outcome,), name=f"close {self.path.name}", daemon=True)
+        closer.start()
+        closer.join(CLOSE_PATIENCE)
+        if closer.is_alive():
             raise StorageError(
-                f"{self.layout.kind} in {self.path}: the last sync failed: {error}; {_remedy(error, self.layout)}"
+                f"{self.layout.kind} in {self.path}: the disk has not answered for {CLOSE_PATIENCE:g} s; the files stay open until it does, or the process has ended"
+            )
+        for error in outcome:
+            raise StorageError(
+                f"{self.layout.kind} in {self.path}: the last sync failed: {error}; {_remedy(str(error), error, self.layout)}"
             ) from error
-        finally:
+
+    def _release(self, outcome: list[Exception]) -> None:
+        with self._gate:
+            self._gate.wait_for(lambda: not self._readers)
+        with self._busy():
+            try:
+                if self._failure is None:
+                    self._environment.sync(True)
+            except lmdb.Error as error:
+                outcome.append(error)
             self._environment.close()
+        self._released = True
+
+    def _is_full(self, error: Exception) -> bool:
+        """Is it the disk's end? LMDB calls a write that was cut short there an "Input/output error"."""
+        if "Input/output error" not in str(error):
+            return False
+        try:
+            system = os.statvfs(self.path)
+        except OSError:
+            return False
+        return system.f_bavail * system.f_frsize < FULL_BYTES
 
     def _grow(self) -> None:
         with self._gate:
@@ -314,9 +373,20 @@ def _prepare(path: Path, layout: Layout) -> bool:
 
 
 def open_engine(path: Path, layout: Layout, map_bytes: int, **more: Any) -> lmdb.Environment:
-    """LMDB in the file format of ours. more: what `lmdb.open` takes. Raises lmdb.Error, OSError."""
+    """LMDB in the file format of ours. more: what `lmdb.open` takes. Raises lmdb.Error, OSError.
+
+    LMDB keeps its table of readers in a mapped file beside the data, and writes into it also to read; on a disk that hangs such a write stops the whole process,
+    since py-lmdb holds the interpreter then. So that file is in memory where there is such a place, and has no name: the environment is opened by way of a link to
+    the data. That it is opened once at a time is `DataDir`'s lock."""
+    data = path.resolve() / "data.mdb"
+    with tempfile.TemporaryDirectory(prefix="coterie-", dir=MEMORY if os.access(MEMORY, os.W_OK | os.X_OK) else None) as elsewhere:
+        (Path(elsewhere) / data.name).symlink_to(data)
+        return _open_linked(elsewhere, layout, map_bytes, **more)
+
+
+def _open_linked(path: str, layout: Layout, map_bytes: int, **more: Any) -> lmdb.Environment:
     opener = partial(
-        lmdb.open, str(path), map_size=map_bytes, max_dbs=len(layout.databases) + 1, mode=0o600, sync=True, metasync=layout.metasync, **more
+        lmdb.open, path, map_size=map_bytes, max_dbs=len(layout.databases) + 1, mode=0o600, sync=True, metasync=layout.metasync, **more
     )
     if hasattr(lmdb.Environment, "lib_version"):
         return opener(lib_version=0)
@@ -325,11 +395,11 @@ def open_engine(path: Path, layout: Layout, map_bytes: int, **more: Any) -> lmdb
     return opener()
 
 
-def _remedy(error: Exception, layout: Layout) -> str:
-    if isinstance(error, lmdb.DiskError) or "No space left" in str(error):
+def _remedy(what: str, error: Exception, layout: Layout) -> str:
+    if isinstance(error, lmdb.DiskError) or "No space left" in what:
         return "remedy: free space on that file system, then start the node again"
     if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PanicError)):
         return f"remedy: {layout.remedy}"
-    if isinstance(error, (PermissionError, lmdb.ReadonlyError)) or "Permission denied" in str(error):
+    if isinstance(error, (PermissionError, lmdb.ReadonlyError)) or "Permission denied" in what:
         return "remedy: name a directory that this user may create and write"
     return "remedy: look at the disk and the kernel's log, then start the node again"

@@ -290,7 +290,8 @@ class ClusterStatus:
 
 
 class Condition(NamedTuple):
-    """How a node is. state: starting, running, failed (it serves no more, and only a new start helps) or stopping. reason: of all but running."""
+    """How a node is. state: starting, running, stalled (its disk does not answer), failed (it serves no more, and only a new start helps) or stopping.
+    reason: of all but running."""
 
     state: str
     reason: str = ""

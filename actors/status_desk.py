@@ -2,15 +2,17 @@
 
 The leader alone hears every server, so a follower asks it, for at most `STATUS_PATIENCE` seconds, and gives its own view with a warning if no answer comes: a
 status that fails when the cluster is ill would be of no use. The question that a leader gets from a follower is for its local view, so it never travels on. A
-node that has failed, knows no leader, or is asked for its own view asks only its own rooms. A room that is stopped leaves its part out, and what the
-supervisor last heard of it stands in.
+node that has failed, knows no leader, or is asked for its own view asks only its own rooms. A room that is stopped leaves its part out, as does one that does not
+answer within `ROOM_PATIENCE` (Raft waits for its disk, say), and what the supervisor last heard of it stands in.
 
 Runs in the supervisor's thread; answers come back to it by `post`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -26,13 +28,30 @@ from coterie.actors.tracing import TRACING
 from coterie.transport import logs
 
 STATUS_PATIENCE = 2.0  # seconds a follower waits for its leader's view
+ROOM_PATIENCE = 1.0  # seconds for this node's own rooms
 
 
 class StatusDesk:
-    """See the module's text. notes: warnings of the node itself, by whom they are about, as the supervisor keeps them."""
+    """See the module's text. notes: warnings of the node itself, by whom they are about, as the supervisor keeps them; disks: those of its disks."""
 
-    def __init__(self, rooms: Rooms, picture: Picture, notes: dict[str, str], post: Callable[[Callable[[], None]], object]) -> None:
-        self._rooms, self._picture, self._notes, self._post = rooms, picture, notes, post
+    def __init__(
+        self,
+        rooms: Rooms,
+        picture: Picture,
+        notes: dict[str, str],
+        disks: Mapping[str, str],
+        post: Callable[[Callable[[], None]], object],
+    ) -> None:
+        self._rooms, self._picture, self._notes, self._disks, self._post = rooms, picture, notes, disks, post
+        self._waiting: deque[tuple[float, Callable[[], None]]] = deque()  # answers that are due by then, whoever has not spoken
+
+    def next_time(self) -> float | None:
+        """When `expire` is wanted."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def expire(self, now: float) -> None:
+        while self._waiting and self._waiting[0][0] <= now:
+            self._waiting.popleft()[1]()
 
     def answer(self, message: Status, reply: LightFuture, failed: bool) -> None:
         """`reply` gets a ClusterStatus. failed: this node serves no more. Raises InvalidRequest."""
@@ -59,7 +78,7 @@ class StatusDesk:
 
         def complete() -> None:
             own, membership = asked.get(timeout=0) if asked.error is None else ReplicationView(), self._picture.membership
-            warnings = (*status.warnings, *membership.discovery, *self._rooms.tls_warnings(), *own.warnings)
+            warnings = (*status.warnings, *self._disks.values(), *membership.discovery, *self._rooms.tls_warnings(), *own.warnings)
             reply.set(attrs.evolve(status, seeds=membership.seeds, failing=status.failing + own.failing, warnings=warnings))
 
         asked.on_done(lambda: self._post(complete))
@@ -73,10 +92,17 @@ class StatusDesk:
             rooms.events.ask("missed", block=False),
         ]
 
+        given = False
+
         def all_there() -> None:
-            raft, membership, replication, missed = (ask.get(timeout=0) if ask.error is None else None for ask in asks)
-            raft = raft or RaftView(term=picture.raft.term, servers=picture.raft.servers)
-            if not picture.topology.in_quorum:  # such a member knows its leader from gossip
+            nonlocal given
+            if given:
+                return
+            given = True
+            raft, membership, replication, missed = (ask.get(timeout=0) if ask.done and ask.error is None else None for ask in asks)
+            if raft is None:
+                raft = picture.raft if not asks[0].done else RaftView(term=picture.raft.term, servers=picture.raft.servers)
+            if picture.stalled or not picture.topology.in_quorum:  # such a member knows its leader from gossip
                 raft = attrs.evolve(raft, term=picture.topology.term, leader_id=picture.topology.leader_id)
             status = combine(
                 picture.me,
@@ -84,13 +110,14 @@ class StatusDesk:
                 membership or picture.membership,
                 replication or ReplicationView(),
                 picture.topology.mgmt_addr,
-                (*self._notes.values(), *([note] if note else []), *_sink_warning(), *rooms.tls_warnings()),
+                (*self._notes.values(), *self._disks.values(), *([note] if note else []), *_sink_warning(), *rooms.tls_warnings()),
                 rooms.management_counters(),
                 {MISSED: missed or 0},
             )
             give(status)
 
         gather(asks, lambda: self._post(all_there))
+        self._waiting.append((time.monotonic() + ROOM_PATIENCE, all_there))
 
 
 def _sink_warning() -> list[str]:

@@ -17,11 +17,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pykka
 
 from coterie.actors.assembly import Rooms
 from coterie.actors.base import LATER, Actor, Crash
 from coterie.actors.config import Config
+from coterie.actors.disk_watch import DiskWatch
 from coterie.actors.elections import Elections
 from coterie.actors.errors import CoterieError, InvalidRequest, StorageError
 from coterie.actors.future import LightFuture
@@ -88,6 +90,8 @@ class ClusterSupervisor(Actor):
         self.takes_leave = True  # False: it ends without a word to the others, as if its process had been killed
         self._metrics: MetricsDesk | None = None
         self._tracer_at: float | None = None
+        self._disks: DiskWatch | None = None
+        self._stalled = ""  # why Raft stands still; "" when it does not
 
     @classmethod
     def start(cls, *args: Any, **kwargs: Any) -> Any:
@@ -109,7 +113,8 @@ class ClusterSupervisor(Actor):
             self._rooms = rooms = Rooms(self.config, ref, self._crashed_elsewhere)
             rooms.open()
             self._requests = Requests(rooms, self._picture, self._router, self._post)
-            self._status = StatusDesk(rooms, self._picture, self._notes, self._post)
+            self._disks = DiskWatch(rooms.stores, self.config.store_timeout, rooms.metrics.stalled, self.log)
+            self._status = StatusDesk(rooms, self._picture, self._notes, self._disks.warnings, self._post)
             self._operator = OperatorDesk(rooms, self._picture, self._post)
             self._metrics = MetricsDesk(rooms, self._picture, ref, self._post)
             ref.node, ref.patience = self.config.node_id, self.config.request_timeout
@@ -151,6 +156,8 @@ class ClusterSupervisor(Actor):
         fatal = self._fatal
         if fatal is not None:
             return Condition("failed", str(fatal))
+        if self._stalled:
+            return Condition("stalled", self._stalled)
         return Condition("running") if self.started.done else Condition("starting", "this node is starting")
 
     # -- inbox ----------------------------------------------------------------------------------------------------------------
@@ -230,15 +237,37 @@ class ClusterSupervisor(Actor):
         return self.ref.send(work)
 
     def flush(self) -> None:
-        times = [self._metrics.next_time if self._metrics is not None else None, self._router.next_time(), self._tracer_at]
+        times = [self._router.next_time(), self._tracer_at]
+        if self._metrics is not None and self._disks is not None:
+            times += [self._metrics.next_time, self._status.next_time(), self._disks.next_time]
         self.wake_at(min((t for t in times if t is not None), default=None))
 
     def on_wake(self, now: float) -> None:
         self._router.expire(now)
+        if self._disks is not None and self._metrics is not None:
+            self._status.expire(now)
+            if now >= self._disks.next_time:
+                self._look_at_disks(self._disks, now)
         if self._tracer_at is not None and now >= self._tracer_at:
             self._look_for_tracer()
         if self._metrics is not None and self._metrics.on_wake(now):
             self._need().tidy()
+
+    def _look_at_disks(self, disks: DiskWatch, now: float) -> None:
+        disks.look(now)
+        before, self._stalled = self._stalled, disks.stalled if self._fatal is None else ""
+        if bool(before) is bool(self._stalled):
+            return
+        rooms, picture = self._need(), self._picture
+        rooms.health.stalled(bool(self._stalled))
+        picture.stalled = bool(self._stalled)
+        if picture.stalled and picture.raft.role == "leader":
+            picture.raft = attrs.evolve(picture.raft, role="follower", leader_id="", leader_addr="", ready=False, silent=frozenset())
+            self._tell_metrics(lambda desk: desk.raft(picture.raft))
+        elif not picture.stalled:
+            asked = rooms.raft.ask(GetRaftView(), block=False)  # it may lead as before, and have nothing to tell
+            asked.on_done(lambda: None if asked.error is not None else self.raft_changed(asked.get(timeout=0), []))
+        self._look_around()
 
     def _look_for_tracer(self) -> None:
         """The application may set its tracer provider at any time: from then on publishes come by way of what makes their spans."""

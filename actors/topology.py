@@ -23,12 +23,17 @@ META_LEADS = "leads"  # the term this member leads in; only a leader has it
 LIVE = ("alive", "suspect")
 
 
-def topology(me: str, raft: RaftView, membership: MembershipView, told: tuple[int, str] = (0, "")) -> Topology:
-    """told: (term, leader) as a member of go-cluster said when it was asked; for a node that is no Raft server, and where gossip knows no newer leader."""
+def topology(me: str, raft: RaftView, membership: MembershipView, told: tuple[int, str] = (0, ""), stalled: bool = False) -> Topology:
+    """stalled: this node's Raft server stands still, so that it can only hear in gossip who leads meanwhile. told: (term, leader) as a member of go-cluster said
+    when it was asked; for a node that is no Raft server, and where gossip knows no newer leader."""
     live = {member.id: member.meta for member in membership.members if member.state in LIVE or member.id == me}
     servers = {server.id for server in raft.servers}
     term, leader = raft.term, raft.leader_id
-    if me not in servers:
+    if stalled:
+        claimed, claimant = leader_by_gossip({name: meta for name, meta in live.items() if name != me})
+        if claimed > term:
+            term, leader = claimed, claimant
+    elif me not in servers:
         claimed, claimant = leader_by_gossip(live)
         if claimed >= term:
             term, leader = claimed, claimant
@@ -73,7 +78,7 @@ def _voter(server: PeerView, membership: MembershipView) -> RosterMember:
 class Picture:
     """The latest view of Raft and of gossip, and the `Topology` that was last made of them and told. Of one thread, the supervisor's. `me`: this node's id."""
 
-    __slots__ = ("me", "membership", "raft", "told", "topology")
+    __slots__ = ("me", "membership", "raft", "stalled", "told", "topology")
 
     def __init__(self, me: str) -> None:
         self.me = me
@@ -81,10 +86,11 @@ class Picture:
         self.membership = MembershipView()
         self.topology = Topology()
         self.told = (0, "")
+        self.stalled = False
 
     def look(self) -> Topology:
         """The topology as the views have it now; whoever tells it puts it into `topology`."""
-        return topology(self.me, self.raft, self.membership, self.told)
+        return topology(self.me, self.raft, self.membership, self.told, self.stalled)
 
     def mgmt_of(self, member: str) -> str:
         """The management address of a member, "" if unknown: as last told, else as gossip has it by now."""

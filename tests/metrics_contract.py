@@ -61,6 +61,7 @@ OURS: dict[str, Shape] = {
     "coterie_storage_used_bytes": ("gauge", ("store",)),
     "coterie_storage_disk_bytes": ("gauge", ("store",)),
     "coterie_storage_disk_free_bytes": ("gauge", ("store",)),
+    "coterie_storage_stalled_seconds": ("gauge", ("store",)),
     "coterie_publish_waiting_records": ("gauge", ()),
     "coterie_applied_total": ("counter", TOPIC),
     "coterie_dropped_total": ("counter", ("reason",)),
@@ -151,6 +152,7 @@ def full() -> Metrics:
     metrics.actor_restarted("events")
     metrics.storage("raft", 2, 1)
     metrics.disk("raft", 2, 1)
+    metrics.stalled("raft", 0.0)
     metrics.certificate("node", 1.0)
     metrics.inboxes.look([("events", FakeActor())])
     return metrics

@@ -98,7 +98,7 @@ def make(directory: Path) -> None:
     buffer.close()
     data_dir.close()
     for leftover in (directory / "LOCK", directory / "raft" / "lock.mdb", directory / "buffer" / "lock.mdb"):
-        leftover.unlink()
+        leftover.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

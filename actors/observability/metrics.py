@@ -81,6 +81,9 @@ class Metrics(ReplicationSeries):
         self._used_bytes = gauge("storage_used_bytes", "Pages of an LMDB file, free ones included", "store")
         self._disk_bytes = gauge("storage_disk_bytes", "Size of the file system that a store is on", "store")
         self._disk_free_bytes = gauge("storage_disk_free_bytes", "What is left on the file system that a store is on", "store")
+        self._stalled = gauge(
+            "storage_stalled_seconds", "How long a write has waited for a disk that does not answer; 0 while it answers", "store"
+        )
         self._certificates = gauge(
             "tls_certificate_expiry_timestamp_seconds", "When a certificate in use ends, seconds since the epoch", "certificate"
         )
@@ -175,6 +178,10 @@ class Metrics(ReplicationSeries):
         """The file system that a store is on; free: to a process without privileges."""
         self._disk_bytes.labels(store).set(total_bytes)
         self._disk_free_bytes.labels(store).set(free_bytes)
+
+    def stalled(self, store: str, seconds: float) -> None:
+        """The disk of a store has not answered for so long; 0.0: it answers."""
+        self._stalled.labels(store).set(seconds)
 
     def certificate(self, name: str, ends: float) -> None:
         """name: what the certificate is for, as an operator knows it (`node`, `ca`); ends: its last moment, seconds since the epoch."""

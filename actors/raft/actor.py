@@ -58,6 +58,7 @@ from coterie.transport.tls import Tls
 
 REQUEST: Final = "request"
 _IDENTIFIED: Final = "identified"
+STANDSTILL: Final = 0.1  # seconds in a transaction after which the others' silence in that time is none
 _POLL: Final = 0.05  # how often a quorum change under way looks whether it can go on
 
 
@@ -345,8 +346,11 @@ class RaftActor(Actor):
         if ready.mark is not None:
             self._desk.replace_log(ready.mark)
         log.append(ready.entries, ready.hard_state, ready.truncate_from)
+        now = time.monotonic()
+        if now - started > STANDSTILL:
+            self.core.stood_still(started, now)
         if on_stored is not None:
-            on_stored(time.monotonic() - started)
+            on_stored(now - started)
         self.core.stored(log.last_index, log.term(log.last_index) if log.last_index else 0)
         if self._want_appended and self._sink is not None:
             self._sink.send(Appended(self._want_appended))

@@ -306,12 +306,16 @@ class RaftCore(CoreViews):
         replication.pump(node)
         replication.speak(node)
 
+    def stood_still(self, since: float, now: float) -> None:
+        """The shell waited for its disk, and heard nobody meanwhile."""
+        self._node.stood_still = (since, now)
+
     def deadline(self) -> float:
         """When `tick` is next wanted."""
         node = self._node
         if node.role is not Role.LEADER:
             return node.election_deadline
-        moments = [replication.quorum_contact(node) + node.settings.lease_timeout]
+        moments = [replication.lease_end(node)]
         for progress in node.progress.values():
             if progress.connected:
                 moments.append(replication.speak_at(node, progress))

@@ -92,6 +92,13 @@ class LmdbLog:
     def usage(self) -> Usage:
         return self._environment.usage()
 
+    def stalled(self, now: float) -> float:
+        return self._environment.stalled(now)
+
+    @property
+    def released(self) -> bool:
+        return self._environment.released
+
     def term(self, index: int) -> int:
         last, last_term = self._end
         if index == last:

@@ -88,6 +88,7 @@ class Node:
         self.votes: dict[str, bool] = {}
         self.transferring_to_me = False
 
+        self.stood_still = (float("-inf"), float("-inf"))  # from when to when its shell last waited for the disk and heard nobody
         self.progress: dict[str, Progress] = {}  # of a leader; also of servers that were removed, till they know it
         self.first_of_leadership = 0  # index of this leadership's no-op
         self.pump_wanted = False

@@ -304,9 +304,17 @@ def _contact(node: Node, server: Server) -> float:
     return progress.contact if progress else float("-inf")
 
 
+def lease_end(node: Node) -> float:
+    """When a leader that hears nothing more gives up. What it could not hear, while its shell waited for the disk, is no silence of the others: they have a lease's
+    time from then on, once for each time it heard them. This is about giving up alone; `quorum_contact` says what is known of the others."""
+    lease, contact = node.settings.lease_timeout, quorum_contact(node)
+    began, ended = node.stood_still
+    return ended + lease if began - lease < contact < ended else contact + lease
+
+
 def keeps_lease(node: Node) -> bool:
     """A leader that no quorum answers, or whose own disk does not, gives up (Raft thesis, 6.2). False when it just did."""
-    if node.now - quorum_contact(node) >= node.settings.lease_timeout:
+    if node.now >= lease_end(node):
         node.become_follower(node.term, None, "no answer of a quorum within the lease")
         return False
     if node.disk_is_stuck():

@@ -120,6 +120,13 @@ class LmdbBuffer:
     def usage(self) -> Usage:
         return self._environment.usage()
 
+    def stalled(self, now: float) -> float:
+        return self._environment.stalled(now)
+
+    @property
+    def released(self) -> bool:
+        return self._environment.released
+
     def write(self, change: BufferWrite) -> None:
         outcome = self._environment.write(lambda transaction: _Writer(self, transaction, change).run())
         outcome.adopt(self._mirror)

@@ -77,7 +77,7 @@ class Proposals:
                 proposal.trace = spans.entry(self._node, proposal.batches, proposal.chunks, term)
                 if proposal.trace is not None:
                     early, extensions = True, proposal.trace.extensions
-            self._raft.tell(Propose(data, proposal, early, term, extensions))
+            self._raft.send(Propose(data, proposal, early, term, extensions))
 
     def room(self, topic: str) -> int:
         return self._window.room(topic, self.in_flight.get(topic, 0))

@@ -427,7 +427,7 @@ class Publisher(Actor):
 
     def _tell_applied(self, index: int) -> None:
         self._untold_entries = self._untold_bytes = 0
-        self._raft.tell(Applied(index))
+        self._raft.send(Applied(index))
 
     def _was_stored(self, message: Stored) -> None:
         self._stored.update(message.topics)

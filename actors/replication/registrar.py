@@ -59,7 +59,7 @@ class Registrar:
                 continue
             proposal = RosterProposal()
             self._under_way.add(proposal)
-            self._raft.tell(Propose(data, proposal, False, topology.term))
+            self._raft.send(Propose(data, proposal, False, topology.term))
 
     def committed(self, proposal: RosterProposal) -> None:
         """Compared again with the last of them, also where it changed nothing: what is wanted may have changed while they were under way."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import pykka
 
 from coterie.actors.base import Crash, Ref
+from coterie.actors.errors import StorageError
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import Publish
 from coterie.actors.replication.buffer import ReplicationBuffer
@@ -26,6 +29,8 @@ from coterie.actors.replication.subscriber import Subscribers
 from coterie.actors.replication.subscriptions import Subscriptions
 from coterie.actors.room_messages import COMMANDS_TOPIC, CommandSupport, SetHandler, Topology
 from coterie.proto.command import ORIGIN_BYTES
+
+STOP_PATIENCE: Final = 6.0  # seconds for each actor; delivery gives the handler a little less
 
 
 class Replication:
@@ -183,17 +188,27 @@ class Replication:
         return {**self.subscriptions.counters(), **(dict(actor.counters) if actor is not None else {})}
 
     def stop(self) -> None:
-        """Fail what waits, let the handler finish, write what there is. Blocks for a few seconds at most."""
+        """Fail what waits, let the handler finish, write what there is. Blocks for a few seconds at most: whoever waits for a disk that does not answer is left
+        to it, and stops when it answers. Raises StorageError then."""
         self.hub.stop()
         self.subscriptions.stop()
-        for ref in (self.follower, self.foreign, self.publisher):
-            if ref is not None:
-                ref.stop()
-        self.subscribers.stop()
-        self.letter_desk.stop()
-        self.commands.stop()
-        self.delivery.stop()
-        self.writer.stop()
+        late = []
+        for name, ref in self._in_order():
+            try:
+                ref.stop(timeout=STOP_PATIENCE)
+            except pykka.Timeout:
+                late.append(name)
+            if name == "publisher":
+                self.subscribers.stop()
+        if late:
+            raise StorageError(
+                f"{' and '.join(late)} did not stop within {STOP_PATIENCE:g} s: the disk does not answer, or a handler does not return"
+            )
+
+    def _in_order(self) -> Iterator[tuple[str, Ref]]:
+        yield from ((name, ref) for name, ref in (("following", self.follower), ("foreign", self.foreign)) if ref is not None)
+        yield from (("publisher", self.publisher), ("letters", self.letter_desk))
+        yield from (("commands", self.commands), ("delivery", self.delivery), ("buffer", self.writer))
 
     def _to_publisher(self, message: Any) -> bool:
         return self.publisher.send(message)

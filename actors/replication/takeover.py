@@ -35,4 +35,4 @@ class TakeOvers:
             self._waits_for, self._since = leader, now
         if leader and now >= self._since + self._patience and now >= self._not_before:
             self._not_before = now + EVERY
-            self._raft.tell(TakeOver(leader))
+            self._raft.send(TakeOver(leader))

@@ -182,7 +182,7 @@ class Raft:
     def __init__(self) -> None:
         self.proposed: list[Propose] = []
 
-    def tell(self, message: Propose) -> None:
+    def send(self, message: Propose) -> None:
         self.proposed.append(message)
 
 

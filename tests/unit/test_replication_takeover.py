@@ -20,7 +20,7 @@ class Raft:
     def __init__(self) -> None:
         self.told: list[TakeOver] = []
 
-    def tell(self, message: TakeOver) -> None:
+    def send(self, message: TakeOver) -> None:
         self.told.append(message)
 
 
