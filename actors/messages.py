@@ -6,11 +6,18 @@ of its own, and another engine (etcd, JetStream) can stand behind the same door.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import attrs
 
 Acks = Literal["quorum", "leader"]
+
+
+def _listed(data: Any) -> Any:
+    """The caller's list may change later. What is no list of records is left for the publisher to refuse."""
+    return list(data) if isinstance(data, Iterable) and not isinstance(data, (bytes, bytearray, memoryview, str)) else data
+
 
 # -- public: requests -------------------------------------------------------------------------------------------------------------
 
@@ -48,6 +55,23 @@ class Apply:
     session: str | None = None
     number: int | None = None
     timeout: float | None = None
+
+
+@attrs.define(slots=True)
+class PublishMany:
+    """Publish the records `data` on `topic`, all of them or none: they stand in one entry of the log, side by side and in this order. -> PublishedMany.
+
+    data: 1 to 65,536 records, each up to `Config.max_payload` bytes, together up to 1 MiB (or `max_payload`, where that is more). They are copied when the message
+    is made. topic, acks, timeout: as in `Publish`. A record has no message id here: a retry after Indeterminate may publish all of them a second time.
+    Raises InvalidRequest and PayloadTooLarge, too, for all of them at once.
+    trace: for the node itself, which puts it into the first record's headers where somebody traces.
+    """
+
+    topic: str
+    data: Sequence[bytes] = attrs.field(converter=_listed)
+    acks: Acks = "quorum"
+    timeout: float | None = None
+    trace: dict[str, str] | None = None
 
 
 @attrs.define(frozen=True)
@@ -171,6 +195,21 @@ class Applied:
 
     index: int
     result: bytes
+
+
+@attrs.define(slots=True)
+class PublishedMany:
+    """The records have the places first_seq to last_seq of their topic, without another between them (first_seq is 0 with acks="leader", where it is not known
+    yet). `index`: the Raft log index of the entry that carries them."""
+
+    topic: str
+    first_seq: int
+    count: int
+    index: int
+
+    @property
+    def last_seq(self) -> int:
+        return self.first_seq + self.count - 1 if self.first_seq else 0
 
 
 @attrs.define(frozen=True)

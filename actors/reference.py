@@ -1,8 +1,8 @@
 """The reference that a user of a node holds: pykka's, with a short way for what comes often, and an end to every wait.
 
-A `Publish` or an `Apply` goes straight into the publisher's inbox. By way of the supervisor it would cost a second hop between threads for each record, which
-would be the dearest thing in the house; all else goes to the supervisor. Once the publisher has stopped, its node has too or has failed closed: then a
-`Publish` goes to the supervisor as well, which knows the reason.
+A `Publish`, a `PublishMany` or an `Apply` goes straight into the publisher's inbox. By way of the supervisor it would cost a second hop between threads for each
+record, which would be the dearest thing in the house; all else goes to the supervisor. Once the publisher has stopped, its node has too or has failed closed: then
+they go to the supervisor as well, which knows the reason.
 
 A request carries its own deadline, and the actors answer by it with the error that fits: it was not carried out, or that is unknown. A blocking `ask`
 therefore waits a little longer than the deadline, and only then gives up by itself.
@@ -17,7 +17,7 @@ import pykka
 
 from coterie.actors.base import Ref
 from coterie.actors.errors import DeadlineExceeded
-from coterie.actors.messages import Apply, Publish
+from coterie.actors.messages import Apply, Publish, PublishMany
 from coterie.actors.traced import TracedPublisher, ask_traced
 from coterie.actors.tracing import TRACING
 
@@ -25,7 +25,7 @@ GRACE = 1.0  # seconds a blocking ask waits beyond the request's own deadline, s
 
 
 class ClusterRef(Ref):
-    """What a user holds: a `pykka.ActorRef` of the supervisor. A `Publish` or an `Apply` goes straight to the publisher."""
+    """What a user holds: a `pykka.ActorRef` of the supervisor. A `Publish`, a `PublishMany` or an `Apply` goes straight to the publisher."""
 
     publisher: Ref | TracedPublisher | None = None
     patience: float = 10.0
@@ -33,7 +33,8 @@ class ClusterRef(Ref):
 
     def tell(self, message: Any) -> None:
         publisher = self.publisher
-        short = message.__class__ is Publish or message.__class__ is Apply
+        kind = message.__class__
+        short = kind is Publish or kind is PublishMany or kind is Apply
         if short and publisher is not None and not publisher.actor_stopped.is_set():
             publisher.tell(message)
         else:
@@ -43,7 +44,8 @@ class ClusterRef(Ref):
         """The typed reply, or raises a typed error. timeout: as in pykka; without it the request's own deadline holds. What is not answered by
         then raises DeadlineExceeded, which is both Indeterminate and a `pykka.Timeout`."""
         publisher = self.publisher
-        short = message.__class__ is Publish or message.__class__ is Apply
+        kind = message.__class__
+        short = kind is Publish or kind is PublishMany or kind is Apply
         if short and publisher is not None and not publisher.actor_stopped.is_set():
             future = publisher.ask(message, block=False)
         elif TRACING.on:

@@ -18,9 +18,9 @@ from opentelemetry import trace
 
 from coterie.actors.base import Ref
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Apply, Here, Join, Leave, Publish, Read, TransferLeadership, Write
+from coterie.actors.messages import Apply, Here, Join, Leave, Publish, Published, PublishMany, Read, TransferLeadership, Write
 from coterie.actors.room_messages import ApplyCommands, Deliver
-from coterie.actors.tracing import TRACING, Span, SpanContext, SpanKind, attributes_of, context_of, headers_of
+from coterie.actors.tracing import COUNT, TRACING, Span, SpanContext, SpanKind, attributes_of, context_of, headers_of
 
 __all__ = ["Traced", "TracedPublisher", "ask_traced", "current_context", "traced_apply", "traced_call", "traced_handler"]
 
@@ -47,14 +47,13 @@ class TracedPublisher:
         self.publisher, self._node, self._fits = publisher, node, max_payload - HEADER_ROOM
         self.actor_stopped = publisher.actor_stopped
 
-    def tell(self, message: Publish | Apply) -> None:
-        if message.__class__ is Apply:
+    def tell(self, message: Publish | PublishMany | Apply) -> None:
+        if isinstance(message, Apply):
             span = self._begun_apply(message)
             self.publisher.tell(Traced(message, span.get_span_context()))
             TRACING.finish(span)
             return
-        assert isinstance(message, Publish)
-        span, message = self._begun(message)
+        span, message = self._begun(message) if isinstance(message, Publish) else self._begun_many(message)
         try:
             self.publisher.tell(message)
         except BaseException as error:
@@ -62,15 +61,14 @@ class TracedPublisher:
             raise
         TRACING.finish(span)
 
-    def ask(self, message: Publish | Apply, *, block: bool = False) -> LightFuture:
+    def ask(self, message: Publish | PublishMany | Apply, *, block: bool = False) -> LightFuture:
         future: LightFuture
-        if message.__class__ is Apply:
+        if isinstance(message, Apply):
             applying = self._begun_apply(message)
             future = self.publisher.ask(Traced(message, applying.get_span_context()), block=False)
             future.on_done(lambda: TRACING.finish(applying, future.error))
             return future
-        assert isinstance(message, Publish)
-        span, message = self._begun(message)
+        span, message = self._begun(message) if isinstance(message, Publish) else self._begun_many(message)
         future = self.publisher.ask(message, block=False)
         future.on_done(lambda: _published(span, future))
         return future
@@ -96,6 +94,18 @@ class TracedPublisher:
             )
         return span, message
 
+    def _begun_many(self, message: PublishMany) -> tuple[Span, PublishMany]:
+        """As `_begun`, one span for all records; the first one takes its context along."""
+        records = message.data if isinstance(message.data, list) else []
+        topic = message.topic if isinstance(message.topic, str) else ""
+        span = TRACING.start(
+            f"publish {topic}", SpanKind.PRODUCER, None, attributes_of(self._node, "publish", topic, "send", {COUNT: len(records)})
+        )
+        context = span.get_span_context()
+        if context.is_valid and records and isinstance(records[0], bytes) and len(records[0]) <= self._fits:
+            message = PublishMany(message.topic, records, message.acks, message.timeout, headers_of(context))
+        return span, message
+
 
 def _size(headers: dict[Any, Any] | None) -> int:
     return sum(len(str(name)) + len(str(value)) for name, value in headers.items()) * 4 if headers else 0
@@ -104,7 +114,8 @@ def _size(headers: dict[Any, Any] | None) -> int:
 def _published(span: Span, future: LightFuture) -> None:
     if future.error is None and span.is_recording():
         done = future.get(timeout=0)
-        span.set_attributes({"coterie.seq": done.seq, "coterie.index": done.index})
+        seq = done.seq if isinstance(done, Published) else done.first_seq
+        span.set_attributes({"coterie.seq": seq, "coterie.index": done.index})
     TRACING.finish(span, future.error)
 
 

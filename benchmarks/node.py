@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common, profiling
-from coterie import ClusterSupervisor, Config, HandlerActor, Join, Publish, RegisterHandler, Status
+from coterie import ClusterSupervisor, Config, HandlerActor, Join, Publish, PublishMany, RegisterHandler, Status
 
 MODULE = "benchmarks.node"
 TOPIC = "benchmark"
@@ -45,9 +45,9 @@ class Counting(HandlerActor):
 
 
 class Node:
-    """A node on free ports under `directory`."""
+    """A node on free ports under `directory`. settings: of its `Config`, besides."""
 
-    def __init__(self, name: str, directory: str, seeds: str = "", bootstrap: bool = False) -> None:
+    def __init__(self, name: str, directory: str, seeds: str = "", bootstrap: bool = False, **settings: Any) -> None:
         here = "127.0.0.1:0"
         self.cluster = ClusterSupervisor.start(
             Config(
@@ -59,6 +59,7 @@ class Node:
                 seeds_csv=seeds,
                 data_dir=Path(directory) / name,
                 bootstrap=bootstrap,
+                **settings,
             )
         )
         handler = Counting.start()
@@ -78,9 +79,15 @@ class Node:
         until(lambda: name in {member.id for member in self.cluster.ask(Status(local=True)).members}, f"gossip shows {name}")
         self.cluster.ask(Join(name, raft_addr))
 
-    def drive(self, in_flight: int, count: int, payload: bytes, acks: Any = "quorum", finish: Any = lambda: None) -> dict[str, float]:
+    def drive(
+        self, in_flight: int, count: int, payload: bytes, acks: Any = "quorum", finish: Any = lambda: None, records: int = 0
+    ) -> dict[str, float]:
+        """count: publishes, or calls of `records` records each."""
         ask = self.cluster.ask
-        return common.drive(lambda: ask(Publish(TOPIC, payload, acks), block=False), in_flight, count, finish)
+        if not records:
+            return common.drive(lambda: ask(Publish(TOPIC, payload, acks), block=False), in_flight, count, finish)
+        many = [payload] * records
+        return common.drive(lambda: ask(PublishMany(TOPIC, many, acks), block=False), in_flight, count, finish)
 
 
 def until(condition: Any, what: str, seconds: float = 20.0) -> None:
@@ -96,13 +103,15 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--acks", default="quorum", choices=("quorum", "leader"))
     options.add_argument("--seeds", default="")
     options.add_argument("--bootstrap", action="store_true")
+    options.add_argument("--records", type=int, default=0, help="publish so many with each call; 0: one by one")
+    options.add_argument("--settings", type=json.loads, default={}, help="of the Config of each node, as JSON")
     return options
 
 
 def main() -> None:
     options = parser().parse_args()
     profiling.start(options.profile)
-    node = Node(options.follower, options.directory, options.seeds, options.bootstrap)
+    node = Node(options.follower, options.directory, options.seeds, options.bootstrap, **options.settings)
     print(json.dumps(node.addresses()), flush=True)
     for line in sys.stdin:
         match line.split():
@@ -110,7 +119,8 @@ def main() -> None:
                 node.handler.wait(int(count))
                 print(count, flush=True)
             case ["drive", in_flight, count]:
-                print(json.dumps(node.drive(int(in_flight), int(count), b"x" * options.payload, options.acks)), flush=True)
+                payload, acks, records = b"x" * options.payload, options.acks, options.records
+                print(json.dumps(node.drive(int(in_flight), int(count), payload, acks, records=records)), flush=True)
             case ["join", name, address]:
                 node.join(name, address)
                 print("joined", flush=True)

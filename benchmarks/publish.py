@@ -2,11 +2,12 @@
 
 One thread keeps N `cluster.ask(Publish(…), block=False)` open, in the leader's process or, with --from-follower, in a follower's. p50 and p99 are the
 ask's (the publish is committed); the rate counts until all three handlers have had every record. `python -m benchmarks.publish [--acks leader]
-[--from-follower]`.
+[--from-follower]`. With --records each call is a `PublishMany`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import tempfile
@@ -19,52 +20,79 @@ NAMES = ("n2", "n3")
 WARM_UP = 256
 
 
+class Trio:
+    """Three nodes, of which the first, the leader, lives in this process; a context manager. options: of `nodes.parser()`."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.total = options, 0
+        self.directory = tempfile.mkdtemp(prefix="publish-")
+        self.children: list[common.Child] = []
+        try:
+            self.leader = nodes.Node("n1", self.directory, bootstrap=True, **options.settings)
+            for name in NAMES:
+                self.children.append(self.child(name))
+            self.leader.lead()
+            for name, child in zip(NAMES, self.children, strict=True):
+                self.leader.join(name, json.loads(child.hear())["raft"])
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def child(self, name: str) -> common.Child:
+        options = self.options
+        settings = ("--directory", self.directory, "--seeds", self.leader.addresses()["gossip"], "--settings", json.dumps(options.settings))
+        load = ("--acks", options.acks, "--profile", options.profile, "--payload", str(options.payload), "--records", str(options.records))
+        return common.Child(nodes.MODULE, name, *settings, *load)
+
+    def level(self, in_flight: int, count: int, follower: bool = False) -> dict[str, float]:
+        """count: of calls; the rate is of records."""
+        each = self.options.records or 1
+        self.total += count * each
+        if not follower:
+            payload = b"x" * self.options.payload
+            figures = self.leader.drive(in_flight, count, payload, self.options.acks, self.handled, self.options.records)
+            return figures | {"rate": figures["rate"] * each}
+        began = time.perf_counter()
+        figures = json.loads(self.children[0].ask(f"drive {in_flight} {count}"))
+        self.handled()
+        return figures | {"rate": count * each / (time.perf_counter() - began)}
+
+    def handled(self) -> None:
+        for child in self.children:
+            child.say(f"wait {self.total}")
+        self.leader.handler.wait(self.total)
+        for child in self.children:
+            child.hear()
+
+    def __enter__(self) -> Trio:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if hasattr(self, "leader"):
+            self.leader.cluster.stop()
+        for child in self.children:
+            child.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def measure(options: argparse.Namespace, counted: list[tuple[int, int]]) -> dict[int, dict[str, float]]:
+    """counted: (calls in flight, calls) of each level."""
+    profiling.start(options.profile)
+    with Trio(options) as trio:
+        trio.level(16, WARM_UP)
+        found = {in_flight: trio.level(in_flight, count, options.from_follower) for in_flight, count in counted}
+        if options.profile:
+            profiling.report("leader n1")
+            for child in trio.children:
+                child.end()
+    return found
+
+
 def main() -> None:
     parser = nodes.parser()
     parser.add_argument("--from-follower", action="store_true")
     options = parser.parse_args()
-    profiling.start(options.profile)
-    payload = b"x" * options.payload
-    directory = tempfile.mkdtemp(prefix="publish-")
-    leader, children, total = None, [], 0
-    try:
-        leader = nodes.Node("n1", directory, bootstrap=True)
-        extra = ("--directory", directory, "--seeds", leader.addresses()["gossip"], "--acks", options.acks, "--profile", options.profile)
-        children = [common.Child(nodes.MODULE, name, *extra, "--payload", str(options.payload)) for name in NAMES]
-        leader.lead()
-        for name, child in zip(NAMES, children, strict=True):
-            leader.join(name, json.loads(child.hear())["raft"])
-
-        def handled() -> None:
-            for child in children:
-                child.say(f"wait {total}")
-            leader.handler.wait(total)
-            for child in children:
-                child.hear()
-
-        def level(in_flight: int, count: int) -> dict[str, float]:
-            nonlocal total
-            total += count
-            if not options.from_follower:
-                return leader.drive(in_flight, count, payload, options.acks, handled)
-            began = time.perf_counter()
-            children[0].say(f"drive {in_flight} {count}")
-            figures: dict[str, float] = json.loads(children[0].hear())
-            handled()
-            return figures | {"rate": count / (time.perf_counter() - began)}
-
-        level(16, WARM_UP)
-        common.report({in_flight: level(in_flight, count) for in_flight, count in common.counted(options)})
-        if options.profile:
-            profiling.report("leader n1")
-            for child in children:
-                child.end()
-    finally:
-        if leader is not None:
-            leader.cluster.stop()
-        for child in children:
-            child.kill()
-        shutil.rmtree(directory, ignore_errors=True)
+    common.report(measure(options, common.counted(options)))
 
 
 if __name__ == "__main__":

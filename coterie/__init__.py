@@ -33,8 +33,8 @@ _HOMES = {
     "coterie.actors.handler": "HandlerActor Record",
     "coterie.actors.messages": (
         "Applied Apply ClusterStatus DeadLetter DeadLettered DeadLetters ElectionEnd ElectionStart Event EventsMissed Failing Join Joined LeaderChanged LeaderInfo "
-        "Leave Left LetterPage MemberEvent MemberFailed MemberJoin MemberLeave MemberStatus Publish Published Read RegisterHandler ReplicationGap "
-        "Requeue RosterMember Status Subscribe "
+        "Leave Left LetterPage MemberEvent MemberFailed MemberJoin MemberLeave MemberStatus Publish PublishMany Published PublishedMany "
+        "Read RegisterHandler ReplicationGap Requeue RosterMember Status Subscribe "
         "TopicStatus TransferLeadership Write"
     ),
     "coterie.actors.supervisor": "ClusterSupervisor",

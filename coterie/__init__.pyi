@@ -45,6 +45,8 @@ from coterie.actors.messages import MemberLeave as MemberLeave
 from coterie.actors.messages import MemberStatus as MemberStatus
 from coterie.actors.messages import Publish as Publish
 from coterie.actors.messages import Published as Published
+from coterie.actors.messages import PublishedMany as PublishedMany
+from coterie.actors.messages import PublishMany as PublishMany
 from coterie.actors.messages import Read as Read
 from coterie.actors.messages import RegisterHandler as RegisterHandler
 from coterie.actors.messages import ReplicationGap as ReplicationGap

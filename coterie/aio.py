@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from typing import Any
 
 from coterie.actors.config import Config
@@ -25,6 +25,8 @@ from coterie.actors.messages import (
     LetterPage,
     Publish,
     Published,
+    PublishedMany,
+    PublishMany,
     Read,
     RegisterHandler,
     Requeue,
@@ -167,6 +169,12 @@ class AsyncCluster:
     ) -> Applied:
         """Run `handle_apply` on every node, in log order. See `Apply`. Raises HandlerFailed, NoQuorum, Overloaded, Indeterminate, SessionExpired."""
         answer: Applied = await self._ask(Apply(op, data, session, number, timeout))
+        return answer
+
+    async def publish_many(
+        self, topic: str, data: Sequence[bytes], *, acks: Acks = "quorum", timeout: float | None = None
+    ) -> PublishedMany:
+        answer: PublishedMany = await self._ask(PublishMany(topic, data, acks, timeout))
         return answer
 
     async def write(self, op: str, data: bytes = b"", *, timeout: float | None = None) -> bytes:

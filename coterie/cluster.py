@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from coterie.actors.config import Config
@@ -19,6 +20,8 @@ from coterie.actors.messages import (
     LetterPage,
     Publish,
     Published,
+    PublishedMany,
+    PublishMany,
     Read,
     RegisterHandler,
     Requeue,
@@ -71,6 +74,11 @@ class Cluster:
     ) -> Applied:
         """Run `handle_apply` on every node, in log order. See `Apply`. Raises HandlerFailed, NoQuorum, Overloaded, Indeterminate, SessionExpired."""
         answer: Applied = self.ref.ask(Apply(op, data, session, number, timeout))
+        return answer
+
+    def publish_many(self, topic: str, data: Sequence[bytes], *, acks: Acks = "quorum", timeout: float | None = None) -> PublishedMany:
+        """All records or none, side by side in their topic. See `PublishMany`; raises as `publish`."""
+        answer: PublishedMany = self.ref.ask(PublishMany(topic, data, acks, timeout))
         return answer
 
     def write(self, op: str, data: bytes = b"", *, timeout: float | None = None) -> bytes:

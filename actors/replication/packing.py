@@ -1,8 +1,8 @@
 """The queue of publishes: what waits, per topic and in order, and what of it makes the next entry.
 
 A `Lane` is the queue of one topic. It holds `Chunk`s: runs of records that came in one burst and share deadline and acknowledgement level, so that a
-deadline is checked per burst and not per record. A batch that a follower forwarded is a chunk too (with a ticket for its answer instead of futures),
-and is never split.
+deadline is checked per burst and not per record. A batch that a follower forwarded is a chunk too (with a ticket for its answer instead of futures), and
+so are the records of one `PublishMany` (with one future for all of them); these are never split.
 
 Order: a lane numbers its records as they come. What was handed out and came back (certainly not in the log) goes to its old place by that number, in whatever
 order the refusals arrive.
@@ -23,16 +23,33 @@ class Chunk:
     """Records of one topic with one deadline (monotonic) and one acknowledgement level. size: bytes of data, ids and headers.
 
     replies: for each record the asker's future, or None. ticket: the answer's address of a forwarded batch (then replies is empty).
+    whole: it is never split: a forwarded batch, or a `PublishMany`, all of whose records have one answer, `reply`.
     early: answer at the leader's append. safe: every record has a message id, so that sending it twice publishes it once. refused: a leader has refused it.
     settled: its publishers have their answer; its records keep their places all the same, if they get any.
     """
 
-    __slots__ = ("deadline", "early", "records", "refused", "replies", "safe", "serial", "settled", "size", "ticket", "topic")
+    __slots__ = (
+        "deadline",
+        "early",
+        "records",
+        "refused",
+        "replies",
+        "reply",
+        "safe",
+        "serial",
+        "settled",
+        "size",
+        "ticket",
+        "topic",
+        "whole",
+    )
 
     def __init__(self, topic: str, serial: int, deadline: float, early: bool, ticket: Any = None) -> None:
         self.topic, self.serial, self.deadline, self.early, self.ticket = topic, serial, deadline, early, ticket
         self.records: list[Record] = []
         self.replies: list[LightFuture | None] = []
+        self.reply: LightFuture | None = None
+        self.whole = ticket is not None
         self.size = 0
         self.safe = False
         self.refused = False
@@ -85,8 +102,8 @@ class Lane:
         self.chunks = deque(sorted([*chunks, *self.chunks], key=lambda chunk: chunk.serial))
 
     def take(self, room: int, limit: int, budget: int, uniform: bool = False) -> tuple[list[Chunk], int]:
-        """Chunks from the front with at most `room` records and `budget` bytes, and their bytes. limit: the whole window of the topic; a forwarded batch
-        larger than that goes when nothing else is unacknowledged. uniform: stop where the acknowledgement level changes (for a forward)."""
+        """Chunks from the front with at most `room` records and `budget` bytes, and their bytes. limit: the whole window of the topic; a batch that must stay
+        whole and is larger than that goes when nothing else is unacknowledged. uniform: stop where the acknowledgement level changes (for a forward)."""
         self.close()
         taken: list[Chunk] = []
         size = 0
@@ -97,7 +114,7 @@ class Lane:
                 break
             cost = chunk.size + OVERHEAD * count
             if size + cost > budget or count > room:
-                if chunk.ticket is not None:
+                if chunk.whole:
                     if (taken and size + cost > budget) or room < min(count, limit):
                         break
                     self.chunks.popleft()

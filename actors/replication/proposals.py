@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from coterie.actors.errors import CoterieError
-from coterie.actors.messages import Published
+from coterie.actors.messages import Published, PublishedMany
 from coterie.actors.replication import spans
 from coterie.actors.replication.packing import Chunk
 from coterie.actors.replication.spans import EntrySpans
@@ -126,6 +126,8 @@ def answer(chunks: list[Chunk], topic: str, index: int, placed: Placed) -> int:
             chunk.settled = True
             if chunk.ticket is not None:
                 chunk.ticket.reply(chunk.ticket.forward_id, encode_answer(index, seq, duplicates), None)
+            elif chunk.whole:
+                lost += not _set(chunk.reply, PublishedMany(topic, seq, count, index))
             else:
                 lost += _resolve(chunk, topic, index, seq, duplicates)
             chunk.replies = []
@@ -140,6 +142,8 @@ def answer_early(chunk: Chunk, index: int) -> int:
     if chunk.ticket is not None:
         chunk.ticket.reply(chunk.ticket.forward_id, encode_answer(index, 0, None), None)
         return 0
+    if chunk.whole:
+        return int(not _set(chunk.reply, PublishedMany(chunk.topic, 0, len(chunk.records), index)))
     replies, chunk.replies = chunk.replies, []
     return sum(not _set(reply, Published(chunk.topic, 0, index)) for reply in replies if reply is not None)
 
@@ -159,11 +163,14 @@ def fail(chunk: Chunk, error: CoterieError) -> int:
     if chunk.ticket is not None:
         chunk.ticket.reply(chunk.ticket.forward_id, None, error)
         return 0
-    replies, chunk.replies = chunk.replies, []
+    if chunk.whole:
+        replies, records = [chunk.reply], len(chunk.records)
+    else:
+        (replies, chunk.replies), records = (chunk.replies, []), 1
     told = 0
     for reply in replies:
         if reply is None:
-            told += 1
+            told += records
         elif not reply.done:
             reply.fail(error)
     return told
@@ -190,9 +197,10 @@ def _resolve(chunk: Chunk, topic: str, index: int, seq: int, duplicates: Duplica
     return lost
 
 
-def _set(reply: Any, value: Published) -> bool:
+def _set(reply: Any, value: Published | PublishedMany) -> bool:
     try:
-        reply.set(value)
+        if reply is not None:
+            reply.set(value)
     except Exception:  # noqa: BLE001 - as above
         return False
     return True

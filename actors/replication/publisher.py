@@ -30,7 +30,7 @@ import attrs
 from coterie.actors.base import LATER, Actor, Crash
 from coterie.actors.errors import CoterieError, Indeterminate, NoQuorum, NotLeader
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Apply, Publish
+from coterie.actors.messages import Apply, Publish, PublishMany
 from coterie.actors.replication import spans
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.command_desk import CommandDesk
@@ -138,7 +138,10 @@ class Publisher(Actor):
         limits = limits or Limits()
         self._metrics = metrics or NoMetrics()
         self._losses = Losses(self._metrics, self.log)
-        self._waiting = Waiting(limits.max_payload, limits.request_timeout, limits.waiting_records, limits.waiting_bytes, letters)
+        most_batch = max(limits.entry_bytes, limits.max_payload)
+        self._waiting = Waiting(
+            limits.max_payload, limits.request_timeout, limits.waiting_records, limits.waiting_bytes, letters, most_batch
+        )
         self._desk = CommandDesk(self._waiting, origin, limits.request_timeout, limits.max_payload, time.monotonic)
         self._window = Window(limits.window, machine.last_seq)
         self._proposals = Proposals(raft, self._window, limits.entry_bytes, limits.entries, node)
@@ -157,6 +160,7 @@ class Publisher(Actor):
         self._ticking = False
         self._lagging: set[str] = set()
         self._handlers: dict[type, Callable[[Any], Any]] = {
+            PublishMany: self._publish_many,
             Committed: self._committed,
             PeerAcks: self._acknowledged,
             ForwardedBatch: self._forwarded,
@@ -200,6 +204,15 @@ class Publisher(Actor):
             self.log.warning("unexpected message: a %s", type(message).__name__)
             return None
         return handler(message)
+
+    def _publish_many(self, message: PublishMany) -> Any:
+        try:
+            self._waiting.add_many(message, self.reply_to)
+        except CoterieError as error:
+            if self.reply_to is not None:
+                raise
+            self._losses.told(len(message.data) if isinstance(message.data, list) else 1, error)
+        return LATER
 
     def _own_publish(self, message: OwnPublish) -> Any:
         self._waiting.add_own(message.publish, self.reply_to)

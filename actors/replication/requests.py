@@ -10,7 +10,7 @@ from coterie.actors.messages import Apply, Publish
 from coterie.actors.replication.packing import record_size
 from coterie.actors.room_messages import COMMANDS_TOPIC
 from coterie.proto.command import MAX_NUMBER
-from coterie.proto.record_batch import MAX_NAME, Record
+from coterie.proto.record_batch import MAX_NAME, MAX_RECORDS, Record
 
 MAX_HEADERS: Final = 64
 
@@ -41,6 +41,22 @@ def check_data(data: Any) -> bytes:
     if isinstance(data, (bytearray, memoryview, bytes)):
         return bytes(data)
     raise InvalidRequest(f"data={data!r:.80}: give bytes, not {type(data).__name__}")
+
+
+def check_records(topic: str, data: Any, limit: int, most_bytes: int) -> tuple[list[bytes], int]:
+    """The records of a `PublishMany`, and their bytes. limit: of one; most_bytes: of all."""
+    if not isinstance(data, list) or not 1 <= len(data) <= MAX_RECORDS:
+        given = f"{len(data)} records" if isinstance(data, list) else f"{data!r:.80}"
+        raise InvalidRequest(f"data={given}: give 1 to {MAX_RECORDS} records in a list")
+    records: list[bytes] = data if set(map(type, data)) == {bytes} else [check_data(record) for record in data]
+    largest, size = max(map(len, records)), sum(map(len, records))
+    if largest > limit:
+        raise too_large(topic, largest, limit)
+    if size > most_bytes:
+        raise PayloadTooLarge(
+            f"{len(records)} records of {size} bytes together for {topic!r}: one call takes up to {most_bytes} bytes; make several of it"
+        )
+    return records, size
 
 
 def check_timeout(timeout: Any, default: float) -> float:

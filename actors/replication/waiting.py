@@ -12,12 +12,13 @@ from typing import Any, Final
 from coterie.actors.dead_letters import OWN_BYTES, OWN_HEADERS
 from coterie.actors.errors import Overloaded
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Publish
+from coterie.actors.messages import Publish, PublishMany
 from coterie.actors.replication.packing import Chunk, Lane
 from coterie.actors.replication.requests import (
     MAX_HEADERS,
     check_data,
     check_early,
+    check_records,
     check_timeout,
     check_topic,
     enriched,
@@ -31,15 +32,17 @@ LETTER_BYTES: Final = 64 << 20
 
 
 class Waiting:
-    """most_records, most_bytes: the bound. Above it a publish is refused at once.
+    """most_records, most_bytes: the bound. Above it a publish is refused at once. most_batch: bytes of one `PublishMany`.
 
     letters: the dead-letter topic. Letters have room of their own beyond the bound, also those that other nodes have written: the record that one is about
     holds its topic's window shut until its letter is committed, and what fills the queue then is just what waits for that window.
     """
 
-    def __init__(self, max_payload: int, timeout: float, most_records: int, most_bytes: int, letters: str = "") -> None:
+    def __init__(
+        self, max_payload: int, timeout: float, most_records: int, most_bytes: int, letters: str = "", most_batch: int = 1 << 20
+    ) -> None:
         self._max_payload, self._timeout, self._most_records, self._most_bytes = max_payload, timeout, most_records, most_bytes
-        self._letters = letters
+        self._most_batch, self._letters = most_batch, letters
         self._lanes: dict[str, Lane] = {}
         self._reserved = {COMMANDS_TOPIC: Lane(COMMANDS_TOPIC)}  # not among the lanes, where a publish on that topic would find it
         self.active: dict[str, Lane] = {}  # lanes with chunks, the next to be served first
@@ -73,6 +76,16 @@ class Waiting:
         chunk.size += size
         self.records += 1
         self.bytes += size
+
+    def add_many(self, message: PublishMany, reply: LightFuture | None) -> None:
+        """Queue the records of one call, which stay together. Raises as `add`."""
+        topic = check_topic(message.topic)
+        records, size = check_records(topic, message.data, self._max_payload, self._most_batch)
+        timeout, early = check_timeout(message.timeout, self._timeout), check_early(message.acks)
+        self._check_room(topic, len(records), size)
+        first = [] if message.trace is None else [[records[0], None, message.trace]]
+        chunk = self._whole(topic, [*first, *records[len(first) :]], size, time.monotonic() + timeout, early)
+        chunk.whole, chunk.reply = True, reply
 
     def add_own(self, message: Publish, reply: LightFuture | None) -> None:
         """Queue a publish of the node itself, which has headers of its own beside those of the application: the limits have room for them. Raises as `add`."""
@@ -112,6 +125,9 @@ class Waiting:
     def add_forwarded(self, topic: str, records: list[Any], size: int, deadline: float, early: bool, ticket: Any) -> None:
         """Queue a batch that a follower forwarded. Raises Overloaded."""
         self._check_room(topic, len(records), size)
+        self._whole(topic, records, size, deadline, early, ticket)
+
+    def _whole(self, topic: str, records: list[Any], size: int, deadline: float, early: bool, ticket: Any = None) -> Chunk:
         lane = self._lanes.get(topic) or self._reserved.get(topic)
         if lane is None:
             lane = self._lanes[topic] = Lane(topic)
@@ -121,6 +137,7 @@ class Waiting:
         self.active[topic] = lane
         self.records += len(records)
         self.bytes += size
+        return chunk
 
     def close_open(self) -> None:
         """The burst is over."""

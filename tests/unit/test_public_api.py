@@ -20,7 +20,7 @@ CONTRACT = """
     LeaderChanged ElectionStart ElectionEnd MemberJoin MemberLeave MemberFailed
 """.split()  # noqa: SIM905 - as the contract lists them
 ERRORS = [name for name in coterie.__all__ if isinstance(getattr(coterie, name), type) and issubclass(getattr(coterie, name), Exception)]
-MESSAGES = ["Publish", "Write", "Read", "Join", "Leave", "Status", "Subscribe", "RegisterHandler", "TransferLeadership"]
+MESSAGES = ["Publish", "PublishMany", "Write", "Read", "Join", "Leave", "Status", "Subscribe", "RegisterHandler", "TransferLeadership"]
 
 
 @pytest.mark.parametrize("name", sorted({*CONTRACT, *coterie.__all__}))
@@ -76,6 +76,8 @@ def test_messages_and_replies_are_attrs_classes(name: str) -> None:
 
 def test_the_shapes_that_users_write() -> None:
     assert attrs.asdict(coterie.Published("t", 1, 2)) == {"topic": "t", "seq": 1, "index": 2}
+    many = coterie.PublishedMany("t", 3, 2, 9)
+    assert (attrs.asdict(many), many.last_seq) == ({"topic": "t", "first_seq": 3, "count": 2, "index": 9}, 4)
     assert coterie.Write("reserve", b"42") == coterie.Write(op="reserve", data=b"42")
     assert coterie.Status() == coterie.Status(local=False)
     assert [f.name for f in attrs.fields(coterie.ClusterStatus)][:6] == [
@@ -91,5 +93,5 @@ def test_the_shapes_that_users_write() -> None:
     for event in ("LeaderChanged", "ElectionStart", "ElectionEnd", "MemberJoin", "MemberLeave", "MemberFailed", "ReplicationGap"):
         fields = [f.name for f in attrs.fields(getattr(coterie, event))]
         assert fields[:2] == ["time", "term"]
-    for method in ("publish", "write", "read", "status", "join", "leave", "events", "stop"):
+    for method in ("publish", "publish_many", "write", "read", "status", "join", "leave", "events", "stop"):
         assert callable(getattr(coterie.Cluster, method)) and callable(getattr(coterie.AsyncCluster, method))

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
-from coterie import AsyncCluster, Cluster, Config, HandlerActor, HandlerFailed, InvalidRequest, Publish
+from coterie import AsyncCluster, Cluster, Config, HandlerActor, HandlerFailed, InvalidRequest, Publish, PublishMany
 from coterie.actors import tracing
 from coterie.actors.management.spans import keep_trace
 from coterie.actors.reference import ClusterRef
@@ -224,6 +224,20 @@ def test_the_handler_works_inside_the_deliver_span(traces: Traces, world: World)
     assert (found["messaging.message.id"], found["coterie.seq"], found["coterie.index"]) == ("m1", place.seq, place.index)
     assert found["messaging.operation.type"] == "send"
     assert dict(deliver.attributes or {})["messaging.operation.type"] == "process"
+
+
+def test_a_call_with_many_records_is_one_span_and_the_first_record_takes_it_along(traces: Traces, world: World) -> None:
+    with traces.provider.get_tracer("app").start_as_current_span("asking") as asking:
+        place = world.cluster.publish_many("t", [b"a", b"b"])
+    seen = world.delivered(2)
+    (publish,), delivers, (apply,) = traces.wait("publish t"), traces.wait("deliver t", 2), traces.wait("apply")
+    assert publish.parent == asking.get_span_context()
+    found = dict(publish.attributes or {})
+    assert (found["messaging.batch.message_count"], found["coterie.seq"], found["coterie.index"]) == (2, place.first_seq, place.index)
+    assert [headers for _, _, headers in seen] == [headers_of(publish.context), None]
+    assert [deliver.parent for deliver in delivers] == [apply.context] * 2
+    world.cluster.ref.tell(PublishMany("t", [b"c"]))
+    assert world.delivered(3)[2][0] == b"c"
 
 
 def test_a_provider_that_is_set_after_the_start_is_found(later: Traces, world: World) -> None:
