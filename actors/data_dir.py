@@ -174,6 +174,42 @@ def read_node(directory: Path) -> tuple[Identity, str]:
 
 
 @contextlib.contextmanager
+def making(path: str | os.PathLike[str], node_id: str) -> Iterator[tuple[Path, Identity]]:
+    """A new directory for `node_id`, to be filled in the block. It is a node's once the block has ended: node.json comes last, so one that was cut short is
+    refused by name
+    (`open`), and what the block had made is taken away when it raises. StorageError: it is not empty, or cannot be made or written."""
+    directory = Path(path)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_full(directory)
+        lock = _take_lock(directory)
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    try:
+        _refuse_full(directory)
+        identity = Identity(node_id, secrets.token_hex(16))
+        yield directory, identity
+        _write_node(directory, identity)
+    except BaseException as error:
+        for left in directory.iterdir():
+            if left.is_dir() and left.name not in _HARMLESS:
+                shutil.rmtree(left, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _unusable(directory, error) from error
+        raise
+    finally:
+        os.close(lock)
+
+
+def _refuse_full(directory: Path) -> None:
+    present = {entry.name for entry in directory.iterdir()} - _HARMLESS
+    if present:
+        raise StorageError(
+            f"data_dir={str(directory)!r}: is not empty ({min(present)}); nothing was changed; remedy: name a new or an empty directory, or move what is there away"
+        )
+
+
+@contextlib.contextmanager
 def looked_at(directory: Path) -> Iterator[None]:
     """While it lasts no node can start in the directory; nothing in it is changed. StorageError: one runs there (named by pid), or it cannot be read."""
     try:
@@ -197,15 +233,21 @@ def looked_at(directory: Path) -> Iterator[None]:
 
 def _begin(directory: Path, node_id: str) -> tuple[Identity, str]:
     identity = Identity(node_id, secrets.token_hex(16))
+    return identity, _write_node(directory, identity)
+
+
+def _write_node(directory: Path, identity: Identity) -> str:
+    """When it was made."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    node = {"format": FORMAT, "node_id": node_id, "incarnation_id": identity.incarnation_id, "created": created}
+    node = {"format": FORMAT, "node_id": identity.node_id, "incarnation_id": identity.incarnation_id, "created": created}
     write_durably(directory / NODE_FILE, json.dumps(node, ensure_ascii=False, indent=1).encode() + b"\n")
     sync_directory(directory.parent)
-    return identity, created
+    return created
 
 
 def room_in(directory: Path | None) -> int:
-    """Bytes that a temporary file may take: as much is left for what is made of it, and `RESERVE`: who fills the disk up kills the node. directory: None for the
+    """Bytes that a temporary file may take: as much is left for what is made of it, and `RESERVE`: who fills the disk up kills the node. directory: None for
+    the
     system's place, where nothing else is kept. Raises OSError."""
     if directory is None:
         return shutil.disk_usage(tempfile.gettempdir()).free

@@ -99,13 +99,13 @@ def unseal(key: bytes, value: bytes) -> bytes | None:
 class LmdbEnvironment:
     """An open environment. `open` it, then `write` from one thread and `read` from any; every lmdb error leaves as a StorageError."""
 
-    def __init__(self, path: Path, layout: Layout, environment: lmdb.Environment, map_bytes: int) -> None:
+    def __init__(self, path: Path, layout: Layout, environment: lmdb.Environment, map_bytes: int, reads_only: bool = False) -> None:
         self.path, self.layout = path, layout
         self._environment, self._map_bytes = environment, map_bytes
         self._databases: dict[str, Database] = {}
         self._growths = 0
         self._failure: StorageError | None = None
-        self._closed = False
+        self._closed, self.reads_only = False, reads_only
         self._writing = threading.Lock()  # held during a write or a sync
         self._busy_since = 0.0  # monotonic; 0.0 while neither is under way
         self._released = False
@@ -124,7 +124,7 @@ class LmdbEnvironment:
         ours = cls(path, layout, environment, map_bytes)
         try:
             ours._fill_up()
-            ours._identify(identity)
+            ours.identify(identity)
         except BaseException as error:
             environment.close()
             if isinstance(error, (lmdb.Error, OSError)):
@@ -261,7 +261,7 @@ class LmdbEnvironment:
             self._gate.wait_for(lambda: not self._readers)
         with self._busy():
             try:
-                if self._failure is None:
+                if self._failure is None and not self.reads_only:
                     self._environment.sync(True)
             except lmdb.Error as error:
                 outcome.append(error)
@@ -298,7 +298,7 @@ class LmdbEnvironment:
         if file.stat().st_size < wanted:
             os.truncate(file, wanted)
 
-    def _identify(self, identity: Identity) -> None:
+    def identify(self, identity: Identity) -> None:
         """Read the meta database before anything is changed; begin the environment when it is empty."""
         if self._environment.stat()["entries"] == 0:
             self._begin(identity)

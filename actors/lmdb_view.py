@@ -1,4 +1,4 @@
-"""One LMDB environment of ours as it stands, for a check: opened for reading only, without LMDB's lock file. Nothing in the directory is changed.
+"""One LMDB environment of ours as it stands, for a check or a backup: opened for reading only, without LMDB's lock file. Nothing in the directory is changed.
 
 LMDB reads through a memory map, where a page beyond the end of the file kills the process. A node fills such a file up with zeros (`lmdb_env`); this one
 makes a
@@ -19,12 +19,37 @@ from typing import TYPE_CHECKING
 import lmdb
 
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_env import META, Layout, open_engine
+from coterie.actors.lmdb_env import META, Identity, Layout, LmdbEnvironment, open_engine
 
 if TYPE_CHECKING:
     from coterie.actors.lmdb_env import Database
 
 DATA_FILE = "data.mdb"
+
+
+def look(path: Path, layout: Layout, identity: Identity) -> LmdbEnvironment:
+    """What is there, for whoever trusts it and only reads. The caller sees to it that nobody writes meanwhile. StorageError: as `LmdbEnvironment.open`, and a file
+    that is shorter than it says, which only opening it for writing can fill up."""
+    try:
+        engine = open_engine(path, layout, 0, readonly=True, lock=False, create=False)
+    except (lmdb.Error, OSError) as error:
+        raise StorageError(f"{layout.kind} in {path}: cannot be opened: {error}; remedy: {layout.remedy}") from error
+    environment = LmdbEnvironment(path, layout, engine, 0, reads_only=True)
+    try:
+        if _lacks(path / DATA_FILE, engine) or engine.stat()["entries"] == 0:
+            raise environment.damaged("its end is cut off: it")
+        environment.identify(identity)
+    except BaseException as error:
+        engine.close()
+        if isinstance(error, (lmdb.Error, OSError)):
+            raise StorageError(f"{layout.kind} in {path}: cannot be read: {error}; remedy: {layout.remedy}") from error
+        raise
+    return environment
+
+
+def _lacks(file: Path, engine: lmdb.Environment) -> int:
+    """Bytes that the file's header promises and that are not there."""
+    return max(0, (engine.info()["last_pgno"] + 1) * engine.stat()["psize"] - file.stat().st_size)
 
 
 class LmdbView:
@@ -47,7 +72,7 @@ class LmdbView:
         cleanup = contextlib.ExitStack()
         try:
             environment = _open(path, layout, cleanup)
-            lacks = max(0, (environment.info()["last_pgno"] + 1) * environment.stat()["psize"] - file.stat().st_size)
+            lacks = _lacks(file, environment)
             if lacks:
                 copy = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="coterie-check-")))
                 shutil.copyfile(file, copy / DATA_FILE)

@@ -21,6 +21,7 @@ import attrs
 import pykka
 
 from coterie.actors.assembly import Rooms
+from coterie.actors.backup_messages import TakeBackup
 from coterie.actors.base import LATER, Actor, Crash
 from coterie.actors.config import Config
 from coterie.actors.disk_watch import DiskWatch
@@ -207,6 +208,11 @@ class ClusterSupervisor(Actor):
     def _show(self, message: Status) -> Any:
         if self.reply_to is not None:
             self._status.answer(message, self.reply_to, self._fatal is not None)
+        return LATER
+
+    def _back_up(self, message: TakeBackup) -> Any:
+        if self.reply_to is not None:
+            self._operator.back_up(self.reply_to)
         return LATER
 
     def _report(self, message: GetRaftReport) -> Any:
@@ -402,5 +408,6 @@ _HANDLERS: dict[type, Callable[[ClusterSupervisor, Any], Any]] = {
     Status: ClusterSupervisor._show,
     Subscribe: lambda self, message: self._need().subscribe(message, self.reply_to),
     TransferLeadership: ClusterSupervisor._transfer,
+    TakeBackup: ClusterSupervisor._back_up,
     Write: ClusterSupervisor._write,
 }

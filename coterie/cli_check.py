@@ -24,12 +24,17 @@ Document = dict[str, Any]
 
 
 def run(path: str, buffer_dir: str | None, output: str | None) -> int:
-    """The command; its exit code: 0 sound, 1 damaged. Raises CommandError (2) when it cannot be checked."""
-    document = check_directory(Path(path), Path(buffer_dir) if buffer_dir else None, progress())
+    """The command; its exit code: 0 sound, 1 damaged. path: a data directory, or the file of a backup. Raises CommandError (2) when it cannot be checked."""
+    if Path(path).is_file():
+        from coterie.cli_backup import check_backup, view_backup
+
+        document, shown = check_backup(Path(path)), view_backup
+    else:
+        document, shown = check_directory(Path(path), Path(buffer_dir) if buffer_dir else None, progress()), view
     if as_table(output):
         from coterie.cli_tables import show
 
-        show(view(document))
+        show(shown(document))
     else:
         say(document)
     return WELL if document["sound"] else REFUSED
@@ -89,13 +94,17 @@ def progress() -> Callable[[str, int, int], None]:
         ended = done >= total
         now = time.monotonic()
         if live:
-            sys.stderr.write("\r\x1b[K" + ("" if ended else f"{part}: {done} of {total} ({100 * done // total} %)"))
+            sys.stderr.write("\r\x1b[K" + ("" if ended else _so_far(part, done, total)))
             sys.stderr.flush()
         elif now - said > 5 and not ended:
             said = now
-            sys.stderr.write(f"clusterctl: {part}: {done} of {total} ({100 * done // total} %)\n")
+            sys.stderr.write(f"clusterctl: {_so_far(part, done, total)}\n")
 
     return tell
+
+
+def _so_far(part: str, done: int, total: int) -> str:
+    return f"{part}: {done} of {total} ({100 * done // total} %)"
 
 
 # -- for a person -----------------------------------------------------------------------------------------------------------------

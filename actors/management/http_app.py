@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from coterie.actors.errors import CoterieError, DeadlineExceeded, InvalidRequest, NotLeader, PayloadTooLarge
 from coterie.actors.future import LightFuture
+from coterie.actors.management.backup_feed import BackupFeed
 from coterie.actors.management.event_feed import EventFeed
 from coterie.actors.management.failures import HTTP_STATUS, as_ours, kind_of
 from coterie.actors.management.raft_document import raft_document
@@ -70,6 +71,7 @@ def http_app(service: ClusterService, feed: EventFeed | None = None) -> Starlett
         Route("/events", endpoints.events, methods=["GET"]),
         Route("/dead-letters", endpoints.dead_letters, methods=["GET"]),
         Route("/raft", endpoints.raft, methods=["GET"]),
+        Route("/backup", endpoints.backup, methods=["GET"]),
         *(
             Route(f"/{name}", traced_endpoint(service.node_id, f"/{name}", endpoints.post(operation)), methods=["POST"])
             for name, operation in OPERATIONS.items()
@@ -80,7 +82,7 @@ def http_app(service: ClusterService, feed: EventFeed | None = None) -> Starlett
 
 class _Endpoints:
     def __init__(self, service: ClusterService, feed: EventFeed) -> None:
-        self._service, self._feed = service, feed
+        self._service, self._feed, self._backups = service, feed, BackupFeed(service, answer)
         self._limit = (service.max_payload * 4 + 2) // 3 + HEADROOM
 
     async def status(self, request: Request) -> Response:
@@ -135,6 +137,12 @@ class _Endpoints:
         except Exception as error:  # noqa: BLE001 - as above
             return _error(error)
         return _json(raft_document(report))
+
+    async def backup(self, request: Request) -> Response:
+        try:
+            return await self._backups.answer()
+        except Exception as error:  # noqa: BLE001 - as above
+            return _error(error)
 
     def post(self, operation: Operation) -> Any:
         async def serve(request: Request) -> Response:

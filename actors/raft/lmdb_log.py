@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from coterie.actors.errors import StorageError
 from coterie.actors.lmdb_env import DEFAULT_MAP_BYTES, META, Identity, Layout, LmdbEnvironment, Usage, seal, unseal
+from coterie.actors.lmdb_view import look
 from coterie.actors.raft.log import HardState, SnapshotMark
 from coterie.actors.raft.log_format import (
     KEY_HARD_STATE,
@@ -66,7 +67,16 @@ class LmdbLog:
     @classmethod
     def open(cls, path: Path, identity: Identity, map_bytes: int = DEFAULT_MAP_BYTES) -> LmdbLog:
         """Open or create. StorageError: unusable directory, another node's log, a newer format, damage at the ends or a hole."""
-        log = cls(LmdbEnvironment.open(path, LAYOUT, identity, map_bytes))
+        return cls._loaded(LmdbEnvironment.open(path, LAYOUT, identity, map_bytes))
+
+    @classmethod
+    def look(cls, path: Path, identity: Identity) -> LmdbLog:
+        """Open what is there to read it, and change nothing. StorageError: as `open`."""
+        return cls._loaded(look(path, LAYOUT, identity))
+
+    @classmethod
+    def _loaded(cls, environment: LmdbEnvironment) -> LmdbLog:
+        log = cls(environment)
         try:
             log._load()
         except BaseException:
@@ -234,7 +244,7 @@ class LmdbLog:
             if transaction.stat(self._log)["entries"] != last - self._first + 1:
                 raise self._environment.damaged(f"the log {self._first}..{last}: entries are missing, it")
             self._end = (last, last_term)
-        if start is None:
+        if start is None and not self._environment.reads_only:
             begun = seal(KEY_START, pack_start(self._first, self._previous_term))
             self._environment.write(lambda transaction: transaction.put(KEY_START, begun, db=self._meta))
 

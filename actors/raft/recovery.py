@@ -7,14 +7,22 @@ put behind it now. One that is behind the beginning of the log cannot be brought
 from __future__ import annotations
 
 from coterie.actors.errors import StorageError
-from coterie.actors.raft.log import RaftLog
+from coterie.actors.raft.log import RaftLog, SnapshotMark
 from coterie.actors.raft.log_format import unpack_mark
 
 
 def finish_installation(log: RaftLog, mark: bytes | None) -> bool:
     """mark: what is kept beside the state machine, of the last snapshot that it was made of. True when the log was put behind it. Raises StorageError."""
+    unfinished = unfinished_installation(log, mark)
+    if unfinished is not None:
+        log.reset(unfinished)
+    return unfinished is not None
+
+
+def unfinished_installation(log: RaftLog, mark: bytes | None) -> SnapshotMark | None:
+    """The end of a snapshot that the log is to be put behind. Raises StorageError."""
     if mark is None:
-        return False
+        return None
     try:
         ended = unpack_mark(mark)
     except ValueError as error:
@@ -27,9 +35,8 @@ def finish_installation(log: RaftLog, mark: bytes | None) -> bool:
             "removed or replaced? A server that forgot its votes must not vote: remove it from the quorum, empty its data directory, and join it again"
         )
     if ended.index < log.first_index - 1 or (ended.index <= log.last_index and log.term(ended.index) == ended.term):
-        return False
-    log.reset(ended)
-    return True
+        return None
+    return ended
 
 
 def check_start(log: RaftLog, applied: int) -> None:

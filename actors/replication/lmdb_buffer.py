@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from coterie.actors.lmdb_env import DEFAULT_MAP_BYTES, META, Identity, Layout, LmdbEnvironment, Usage, seal
+from coterie.actors.lmdb_view import look
 from coterie.actors.replication.buffer import (
     BufferState,
     BufferWrite,
@@ -97,7 +98,16 @@ class LmdbBuffer:
     @classmethod
     def open(cls, path: Path, identity: Identity, map_bytes: int = DEFAULT_MAP_BYTES) -> LmdbBuffer:
         """Open or create. StorageError: unusable directory, another node's buffer, a newer format, damage."""
-        buffer = cls(LmdbEnvironment.open(path, LAYOUT, identity, map_bytes))
+        return cls._loaded(LmdbEnvironment.open(path, LAYOUT, identity, map_bytes))
+
+    @classmethod
+    def look(cls, path: Path, identity: Identity) -> LmdbBuffer:
+        """Open what is there to read it, and change nothing. StorageError: as `open`."""
+        return cls._loaded(look(path, LAYOUT, identity))
+
+    @classmethod
+    def _loaded(cls, environment: LmdbEnvironment) -> LmdbBuffer:
+        buffer = cls(environment)
         try:
             with buffer._environment.read() as transaction:
                 buffer._mirror = buffer._read_all_of(transaction)[0]
