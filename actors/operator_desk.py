@@ -83,6 +83,8 @@ class OperatorDesk:
         take_step()
 
     def _completed(self, report: RaftReport) -> RaftReport:
+        if not self._picture.topology.in_quorum:  # such a member knows its leader from gossip
+            report = attrs.evolve(report, leader_id=self._picture.topology.leader_id)
         store = self._rooms.stores.get("raft")
         size = None
         if store is not None:

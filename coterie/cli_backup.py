@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from coterie import cli_http
 from coterie.cli_ask import as_table, say
-from coterie.cli_check import progress
+from coterie.cli_check import check_directory, progress
 from coterie.cli_errors import REFUSED, CommandError, NoAnswer
 from coterie.cli_target import Target, shown
 
@@ -109,9 +109,15 @@ def _give_name(made: Path, file: Path, force: bool) -> None:
 
 
 def _from_directory(directory: Path, buffer_dir: str | None, out: IO[bytes]) -> None:
+    """The files are looked at first by a process of their own: LMDB trusts its pages, and could end this one. What else is damaged ends the backup where
+    that reads it."""
     from coterie.actors.backups import take
 
-    take(directory, Path(buffer_dir) if buffer_dir else None, out, progress())
+    buffer = Path(buffer_dir) if buffer_dir else None
+    unreadable = [finding for finding in check_directory(directory, buffer, progress())["findings"] if finding["kind"] == "file"]
+    if unreadable:
+        raise CommandError(f"{directory}: {unreadable[0]['where']}: {unreadable[0]['what']}; {unreadable[0]['remedy']}", REFUSED)
+    take(directory, buffer, out, progress())
 
 
 def _from_node(target: Target, out: IO[bytes]) -> None:

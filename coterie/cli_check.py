@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from coterie.cli_ask import as_table, say
 from coterie.cli_errors import REFUSED, UNUSABLE, WELL, CommandError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Document = dict[str, Any]
+
+READER: Final = [sys.executable, "-m", "coterie.check_reader"]
 
 
 def run(path: str, buffer_dir: str | None, output: str | None) -> int:
@@ -57,7 +59,7 @@ def check_directory(path: Path, buffer_dir: Path | None, tell: Callable[[str, in
 
 
 def _read(path: Path, buffer_dir: Path | None, findings: list[Document]) -> Iterator[tuple[str, Any]]:
-    words = [sys.executable, "-m", "coterie.check_reader", str(path), *([str(buffer_dir)] if buffer_dir else [])]
+    words = [*READER, str(path), *([str(buffer_dir)] if buffer_dir else [])]
     where = "data directory"
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as reader:
         assert reader.stdout is not None

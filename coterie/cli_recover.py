@@ -103,6 +103,11 @@ def view(document: Document) -> RenderableType:
         servers.add_row(Text(name), Text(_shown(before.get(name))), Text(_shown(after.get(name)), "red" if gone else ""))
     left = [name for name in after if name != document["node"]]
     advice = f"do the same, with the same file, on {', '.join(left)}, as far as they have a log, before any is started" if left else ""
+    if sum(not server["non_voter"] for server in after.values()) > 2:
+        advice += (
+            "; with three voters or more, shorter logs can outvote the longest: make the server whose log has the greatest term, then the greatest "
+            "entry, the only voter first (see docs/operations.md)"
+        )
     return Group(heading, facts, Text(), servers, *([Text(advice, "dim")] if advice else []))
 
 

@@ -8,9 +8,12 @@ it all.
 Servers that are left may have logs of different lengths, and each makes its entry alone. Three things must hold then, and the term of the entry is chosen
 for them:
 
-- *The longest log wins.* By Raft's order (last term, last index) it has every entry that any of the others knows to be committed (Raft paper, 5.4.1 and
-5.4.3). The term grows with
-  that of the last entry, so two logs compare after the entry as they did before.
+- *Logs compare as they did before.* By Raft's order (last term, last index) the longest has every entry that any of the others knows to be committed (Raft
+paper, 5.4.1
+  and 5.4.3), and no server votes for one with a shorter log. The term of the entry grows with that of the last entry, so that the order stays. Of two
+  servers that
+  are left the longer log therefore wins. Of three or more, a majority with shorter logs can decide before the longest is heard, as in any election: an operator
+  who wants all of it makes that server the only voter first.
 - *Two entries of one index and term are the same entry* (Raft paper, 5.3), or a follower would keep what its leader does not have. Of two logs with the same
 last term and index, which are the
   same log therefore, the entries are the same: nothing of the server or of the time is in it. All others differ in term or index. And the term is further up

@@ -30,7 +30,8 @@ def publish(node: Node, count: int, name: str) -> None:
 
 
 def join(cluster: ProcessCluster, node: Node) -> None:
-    node.start(60)
+    if not node.running:
+        node.start(60)
 
     def joined() -> bool:
         with contextlib.suppress(CommandFailed, NodeFailed):  # who led does not any more
@@ -133,6 +134,37 @@ def test_two_of_five_are_left_with_logs_of_different_lengths_and_the_longer_one_
         cluster.wait_settled(60)
         history = check_same(cluster.nodes)
         assert check_outcomes(history, cluster.nodes, ["all", "without n4", "two", "n4 and n6"], ordered=False)["acked"] == 800
+
+
+def test_three_of_five_are_left_and_the_longest_log_is_the_only_voter_at_first(tmp_path: Path) -> None:
+    with process_cluster(tmp_path, count=5) as cluster:
+        n1, n2, n3, n4, n5 = cluster.nodes
+        publish(n1, 100, "all")
+        cluster.wait_settled()
+        n3.kill()
+        n4.kill()  # they miss what follows
+        publish(n1, 200, "on three")
+        cluster.wait_settled()
+        n5.kill()
+        destroy(cluster, n1, n2)
+        peers = tmp_path / "peers.json"
+        peers.write_text(json.dumps([{"id": node.name, "address": node.raft_addr, "non_voter": node is not n5} for node in (n3, n4, n5)]))
+        ends = {node.name: done("recover", data_dir(node), "--peers", str(peers))["log"] for node in (n3, n4, n5)}
+        assert max(ends, key=lambda name: (ends[name]["last_term"], ends[name]["last"])) == "n5"
+        for node in (n3, n4, n5):
+            node.config["seeds_csv"] = n5.config["mem_bind"]
+        for node in (n3, n4, n5):
+            node.start(60)
+        assert cluster.wait_leader([n3, n4, n5], 30) is n5
+        for node in (n3, n4):
+            join(cluster, node)
+        cluster.wait_whole(30)
+        publish(n3, 100, "three voters")
+        cluster.wait_settled(60)
+        history = check_same(cluster.nodes)
+        assert check_outcomes(history, cluster.nodes, ["all", "on three", "three voters"], ordered=False)["acked"] == 400
+        n5.kill()
+        cluster.wait_leader([n3, n4], 30)
 
 
 def test_a_cluster_is_backed_up_while_it_works_and_restored_on_three_others(tmp_path: Path) -> None:

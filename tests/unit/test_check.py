@@ -6,13 +6,14 @@ import json
 import os
 import random
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from coterie import cli
+from coterie import cli, cli_check
 from coterie.actors.data_dir import DataDir
 from coterie.actors.errors import StorageError
 from coterie.actors.findings import Finding
@@ -274,6 +275,20 @@ def test_the_command_tells_by_table_json_and_exit_code(directory: Path, clusterc
     assert "damage  raft log: entries 20..20 are missing" in out and "remedy  take this server out of the quorum" in out
     code, _, err = clusterctl("check", str(directory / "none"))
     assert code == 2 and "is no directory" in err
+
+
+def test_a_reader_that_is_killed_by_what_it_reads_is_a_finding(directory: Path, clusterctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = """import os, signal; print('{"progress": ["raft log", 1, 2]}', flush=True); os.kill(os.getpid(), signal.SIGBUS)"""
+    monkeypatch.setattr(cli_check, "READER", [sys.executable, "-c", program])
+    code, out, _ = clusterctl("check", str(directory))
+    document = json.loads(out)
+    assert (code, document["sound"], document["raft"]) == (1, False, None)
+    assert document["findings"][0]["where"] == "raft log" and "LMDB crashed while it was read (SIGBUS)" in document["findings"][0]["what"]
+    code, _, err = clusterctl("backup", str(directory), str(directory.parent / "b"))
+    assert code == 1 and "LMDB crashed" in err
+    monkeypatch.setattr(cli_check, "READER", [sys.executable, "-c", "raise SystemExit(3)"])
+    code, _, err = clusterctl("check", str(directory))
+    assert code == 2 and "ended with code 3" in err
 
 
 @pytest.mark.parametrize("seed", range(12))

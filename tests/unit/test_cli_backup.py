@@ -91,7 +91,7 @@ def test_what_cannot_be_backed_up_leaves_no_file(tmp_path: Path, stopped: Path, 
     file = tmp_path / "b"
     for arguments, code, says in (
         ((stopped, file), 1, "entry 39 is damaged"),
-        ((tmp_path / "none", file), 1, "name the data directory of a node"),
+        ((tmp_path / "none", file), 2, "name the data directory of a node"),
         ((stopped, tmp_path / "none" / "b"), 2, "name a directory that this user may write"),
         ((stopped, stopped), 1, "is there already"),
         ((stopped, file, file), 2, "3 paths"),

@@ -9,12 +9,12 @@ from typing import Any
 import attrs
 import pytest
 
-from coterie import cli
+from coterie import Config, cli
 from coterie.actors.management.http_app import http_app
 from coterie.actors.observability.metrics import Metrics
 from coterie.actors.raft.report import raft_report
 from coterie.actors.raft_report import GetRaftReport, RaftReport, ServerReport
-from coterie.testing import LocalCluster
+from coterie.testing import ANY, LocalCluster, LocalNode
 from coterie.transport.http_server import HttpServer
 from tests.product.management_world import FakeCluster
 from tests.unit.raft_cluster import RaftCluster
@@ -169,3 +169,17 @@ def test_a_running_cluster_tells(clusterctl: Any) -> None:
         assert (document["Node"], document["ServersBy"], document["LogBytes"]) == (follower.name, cluster.leader.name, None), err
         assert {server["ID"] for server in document["Servers"]} == {"n1", "n2", "n3"}
         assert {server["State"] for server in document["Servers"]} <= {"leader", "replicate", "probe"} and code == 0
+        member = LocalNode(
+            Config(node_id="m", raft_addr=ANY, mem_bind=ANY, mgmt_addr=ANY, seeds_csv=follower.ref.addresses()["gossip"]), None
+        )
+        try:
+            addr = member.ref.addresses()["http"]
+            cluster.wait_until(
+                lambda: clusterctl("raft", "--addr", addr)[0] != 2 or None, what="who is in no quorum hears of the leader in gossip"
+            )
+            document = json.loads(clusterctl("raft", "--addr", addr)[1])
+            assert (document["Node"], document["ServersBy"], len(document["Servers"])) == ("m", cluster.leader.name, 3)
+            code, _, err = clusterctl("backup", "--addr", addr, "unwritten")
+            assert code == 1 and "m is in no quorum" in err
+        finally:
+            member.stop()

@@ -20,7 +20,9 @@ from coterie.actors.raft.log_format import pack_mark
 from coterie.actors.raft.peers_file import check_among, parse_peers
 from coterie.actors.recovering import plan, recover
 from coterie.actors.replication.buffer_format import pack_applied, pack_document
-from coterie.proto.raft_messages import COMMAND, NONVOTER, Configuration, Entry, Server
+from coterie.proto.raft_messages import COMMAND, NONVOTER, VOTER, Configuration, Entry, Server
+from tests.sim.disk import SimDisk
+from tests.unit.raft_cluster import Member, RaftCluster, server
 from tests.unit.stored import SERVERS, TERM, change, fingerprints, make
 
 ALONE = Configuration((Server("n1", "127.0.0.1:9521"),))
@@ -171,6 +173,47 @@ def test_forced_entries_keep_the_order_of_the_logs_and_never_match_where_the_log
     assert max(entry.term for log in forced for entry in log) < min(state.term for state in states), (
         "no later leader has a term that is taken"
     )
+
+
+def recovered(logs: list[list[Entry]], configuration: Configuration) -> RaftCluster:
+    """Servers n1, n2, … with these logs, each recovered by itself, that have run for a while and then committed one command more."""
+    cluster = RaftCluster(*(f"n{number}" for number in range(1, len(logs) + 1)))
+    for name, log in zip(list(cluster.members), logs, strict=True):
+        disk, index, term = SimDisk(), log[-1].index, log[-1].term
+        disk.write([*log, forced_entry(index, term, configuration)], forced_state(HardState(term), term, name, configuration), None)
+        cluster.members[name] = Member(name, cluster.settings, cluster.now, disk)
+    cluster.pass_time(8, 0.05)
+    cluster.propose(b"new")
+    cluster.pass_time(0.5)
+    return cluster
+
+
+def servers(logs: list[list[Entry]], *voters: int) -> Configuration:
+    """voters: their numbers, from 0; none: all."""
+    return Configuration(tuple(server(f"n{n + 1}", VOTER if n in voters or not voters else NONVOTER) for n in range(len(logs))))
+
+
+@settings(max_examples=60, deadline=None)
+@given(survivors())
+def test_whatever_logs_are_left_they_become_one_cluster(logs: list[list[Entry]]) -> None:
+    members = recovered(logs, servers(logs)).alive()
+    first = members[0].applied
+    assert [entry.data for entry in first if entry.data == b"new"] == [b"new"]
+    assert all(member.applied == first for member in members)
+    assert any(first[: len(log)] == log for log in logs), "it goes on with what one of them had, all of it"
+    if len(logs) == 2:  # neither decides without the other
+        longest = max(logs, key=ends)
+        assert first[: len(longest)] == longest
+
+
+@settings(max_examples=60, deadline=None)
+@given(survivors())
+def test_when_the_one_with_the_longest_log_is_the_only_voter_nothing_of_it_is_lost(logs: list[list[Entry]]) -> None:
+    longest = max(range(len(logs)), key=lambda number: ends(logs[number]))
+    members = recovered(logs, servers(logs, longest)).alive()
+    for member in members:
+        assert member.applied[: len(logs[longest])] == logs[longest]
+        assert member.applied[-1].data == b"new"
 
 
 def test_the_only_voter_knows_that_it_decides_alone() -> None:
