@@ -44,7 +44,7 @@ from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.publisher import Limits
 from coterie.actors.replication.room import Replication
 from coterie.actors.room_messages import Emit, GetMembership, GetRaftView, LeaveGossip, MembershipEvent, MembershipView, RaftView, Topology
-from coterie.actors.topology import META_LEADS, META_RAFT, own_meta
+from coterie.actors.topology import META_CLUSTER, META_LEADS, META_RAFT, NO_CLUSTER, SOME_CLUSTER, own_meta
 from coterie.actors.wires import Wires
 from coterie.proto.raft_messages import Entry
 from coterie.transport.addresses import parse_address
@@ -70,6 +70,8 @@ class Rooms:
     def __init__(self, config: Config, supervisor: Any, on_crash: Callable[[Crash], None]) -> None:
         self.config, self._supervisor, self._on_crash = config, supervisor, on_crash
         self.addresses: dict[str, str] = {}
+        self.directory: DataDir | None = None
+        self.cluster = ""  # the id of the cluster whose log this node has, as far as it is known
         self.metrics = Metrics(config.node_id, __version__)
         self.health = HealthBoard()
         self.app_handler: Any = None
@@ -89,7 +91,7 @@ class Rooms:
         self.tls = open_tls(config)
         if self.tls is not None:
             self._closing.append(self.tls.close)
-        directory, log, buffer = self._open_storage()
+        self.directory, log, buffer = self._open_storage()
         self.events = self._start(EventBus, config.node_id, self._on_crash)
         if Callbacks.wanted(config):
             callbacks = self._serving["callbacks"] = self._start_application(Callbacks, config, self._on_crash)
@@ -100,7 +102,7 @@ class Rooms:
         except (BindError, AddressError) as error:
             raise BindFailed(str(error)) from error
         raft = self._open_raft(log, buffer)
-        self._open_membership(directory)
+        self._open_membership(self.directory)
         replication = self._replication
         assert replication is not None
         self.publisher = replication.start(raft)
@@ -364,6 +366,11 @@ class Rooms:
             raise InvalidRequest(
                 f"id={member!r}: it leads a cluster of its own (was it started with bootstrap?); remedy: start it without bootstrap and with an empty "
                 "data_dir, or wait a moment if it led this cluster until now"
+            )
+        cluster = known.meta.get(META_CLUSTER, "") if known is not None else ""
+        if self.cluster and cluster not in ("", NO_CLUSTER, SOME_CLUSTER, self.cluster):
+            raise InvalidRequest(
+                f"id={member!r}: it has the log of another cluster ({cluster}, this one is {self.cluster}); remedy: start it with an empty data_dir"
             )
         told = known.meta.get(META_RAFT, "") if known is not None else ""
         if told and told != raft_addr and parse_address(told).port != address.port:

@@ -21,7 +21,9 @@ from coterie.actors.config_fields import (
     duration_field,
     flag,
     integer,
+    odd,
     one_of,
+    optional_duration_field,
     path,
     seed_list,
     text,
@@ -50,6 +52,11 @@ class Config:
     over the file when it is set.
     data_dir: the node's durable state; "" keeps all in memory, for tests.
     bootstrap: form a new one-voter cluster, unless there is Raft state already.
+    bootstrap_expect: form a new cluster with so many voters, once so many nodes that are given this number, and have no state, see one another; more than half
+    of those that are ever started with it; not together with bootstrap. 0: off. auto_join: as a node, ask for a place in the quorum; as the leader, give one to
+    who asks: as learner, then as voter. max_voters: how many voters auto_join makes at most, an odd number. remove_dead_after: as the leader, take a server out
+    of the quorum that neither Raft nor gossip has heard for so long, while more than half of the voters that are left answer; 0: never. min_voters: how many
+    voters that leaves at least.
     repl_window: publishes per topic that may be unacknowledged before publishing waits. repl_retry: pause before a failed delivery is tried again.
     repl_attempts: how often a handler may fail on a record before the record becomes a dead letter; 0: it is tried for ever.
     dead_letter_topic: where dead letters go; give all nodes the same.
@@ -95,6 +102,11 @@ class Config:
 
     data_dir: str = attrs.field(default="", validator=text(4096), converter=path)
     bootstrap: bool = attrs.field(default=False, validator=flag)
+    bootstrap_expect: int = attrs.field(default=0, validator=integer(0, 99))
+    auto_join: bool = attrs.field(default=False, validator=flag)
+    max_voters: int = attrs.field(default=5, validator=odd(1, 99))
+    min_voters: int = attrs.field(default=3, validator=integer(1, 99))
+    remove_dead_after: float = optional_duration_field()
     leave_on_stop: bool = attrs.field(default=False, validator=flag)
 
     tls_enable: bool = attrs.field(default=False, validator=flag)
@@ -129,6 +141,7 @@ class Config:
 
     def __attrs_post_init__(self) -> None:
         self._check_discovery()
+        self._check_quorum()
         first, second = ("http_addr", "grpc_addr") if self.mgmt_proto == "http" else ("grpc_addr", "http_addr")
         if getattr(self, first):
             raise ConfigError(
@@ -151,6 +164,14 @@ class Config:
                 self.repl_buffer_dir,
                 "give data_dir too: a durable buffer without a durable Raft log would answer for what it cannot prove",
             )
+
+    def _check_quorum(self) -> None:
+        if self.bootstrap and self.bootstrap_expect:
+            raise ConfigError(
+                "bootstrap_expect", self.bootstrap_expect, "leave bootstrap out: either one node begins alone, or so many begin together"
+            )
+        if self.min_voters > self.max_voters:
+            raise ConfigError("min_voters", self.min_voters, f"give at most max_voters ({self.max_voters})")
 
     def _check_discovery(self) -> None:
         """Seeds that are named and never looked at would be found out when they are needed most."""

@@ -32,6 +32,15 @@ def duration_field(default: float) -> Any:
     return attrs.field(default=default, converter=attrs.Converter(_duration, takes_field=True))
 
 
+def _duration_or_never(value: object, field: attrs.Attribute[Any]) -> float:
+    return 0.0 if value in (0, "0", "") and value is not False else _duration(value, field)
+
+
+def optional_duration_field() -> Any:
+    """0 is off."""
+    return attrs.field(default=0.0, converter=attrs.Converter(_duration_or_never, takes_field=True))
+
+
 def text(limit: int, required: bool = False) -> Callable[[object, attrs.Attribute[Any], object], None]:
     def validate(_: object, field: attrs.Attribute[Any], value: object) -> None:
         if not isinstance(value, str):
@@ -133,6 +142,17 @@ def integer(low: int, high: int) -> Callable[[object, attrs.Attribute[Any], obje
     def validate(_: object, field: attrs.Attribute[Any], value: object) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise ConfigError(field.name, value, f"give a whole number from {low} to {high}")
+
+    return validate
+
+
+def odd(low: int, high: int) -> Callable[[object, attrs.Attribute[Any], object], None]:
+    whole = integer(low, high)
+
+    def validate(instance: object, field: attrs.Attribute[Any], value: object) -> None:
+        whole(instance, field, value)
+        if isinstance(value, int) and value % 2 == 0:
+            raise ConfigError(field.name, value, f"give an odd number: {value} voters tolerate no more losses than {value - 1}")
 
     return validate
 

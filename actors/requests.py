@@ -30,9 +30,17 @@ from coterie.actors.traced import current_context
 
 
 class Requests:
-    """See the module's text. post: puts a callable into the supervisor's inbox."""
+    """See the module's text. post: puts a callable into the supervisor's inbox; leaves: told who is to be taken out of the quorum."""
 
-    def __init__(self, rooms: Rooms, picture: Picture, router: Router, post: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(
+        self,
+        rooms: Rooms,
+        picture: Picture,
+        router: Router,
+        post: Callable[[Callable[[], None]], object],
+        leaves: Callable[[str], object] = lambda server: None,
+    ) -> None:
+        self._leaves = leaves
         self._rooms, self._picture, self._router, self._post = rooms, picture, router, post
         self._default = rooms.config.request_timeout
         self._handler: Any = None
@@ -126,6 +134,8 @@ class Requests:
         """Answers Left. Raises InvalidRequest, NotLeader."""
         if not isinstance(message.id, str) or not message.id:
             raise InvalidRequest(f"id={message.id!r}: give the node_id of the server that leaves")
+        self._check_leads()
+        self._leaves(message.id)
         change = ChangeQuorum("leave", message.id, "", self._deadline(message))
         others = [s.id for s in self._picture.raft.servers if s.id != message.id and s.suffrage == "voter"]
         if message.id == self._picture.me and self._picture.topology.leads and others:

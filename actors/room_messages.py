@@ -112,9 +112,10 @@ class ProposalsFailed:
 
 @attrs.define(frozen=True)
 class ChangeQuorum:
-    """Ask the Raft actor. kind: "join" (learner, then voter when caught up), "leave". -> True, or a typed error."""
+    """Ask the Raft actor. kind: "join" (learner, then voter when caught up), "learn" (learner), "promote" (a learner that has caught up), "leave", "move" (another
+    address). -> True, or a typed error."""
 
-    kind: Literal["join", "leave"]
+    kind: Literal["join", "learn", "promote", "leave", "move"]
     id: str
     address: str = ""
     deadline: float = 0.0  # monotonic
@@ -128,6 +129,20 @@ class TakeOver:
 
 
 @attrs.define(frozen=True)
+class Bootstrap:
+    """Tell the Raft actor: form a new cluster with these voters, (id, Raft address) of each, this server among them. Nothing happens where there is Raft state."""
+
+    servers: tuple[tuple[str, str], ...]
+
+
+@attrs.define(frozen=True)
+class PeersElsewhere:
+    """Tell the Raft actor: by what gossip knows these servers are at other addresses than the configuration says, by id. They are dialled there too."""
+
+    addresses: dict[str, str]
+
+
+@attrs.define(frozen=True)
 class PeerView:
     id: str
     address: str
@@ -135,6 +150,7 @@ class PeerView:
     match_index: int | None = None
     last_contact: float | None = None  # seconds ago
     state: str = ""
+    reached_at: str = ""  # where this server has a connection to it; "" when it has none
 
 
 @attrs.define(frozen=True)

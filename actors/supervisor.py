@@ -49,6 +49,7 @@ from coterie.actors.messages import (
 )
 from coterie.actors.metrics_desk import MetricsDesk
 from coterie.actors.operator_desk import OperatorDesk
+from coterie.actors.quorum_desk import QuorumDesk
 from coterie.actors.raft.ready import ElectionStarted
 from coterie.actors.raft_report import GetRaftReport
 from coterie.actors.reference import ClusterRef
@@ -83,7 +84,8 @@ class ClusterSupervisor(Actor):
         self._rooms: Rooms | None = None
         self._picture = Picture(config.node_id)
         self._elections = Elections()
-        self._leads_in: int | None = None
+        self._meta: dict[str, str] = {}  # as last told
+        self._quorum: QuorumDesk | None = None
         self._router = Router(config.node_id, self._post)
         self._notes: dict[str, str] = {}
         self._fatal: CoterieError | None = None
@@ -113,7 +115,8 @@ class ClusterSupervisor(Actor):
         try:
             self._rooms = rooms = Rooms(self.config, ref, self._crashed_elsewhere)
             rooms.open()
-            self._requests = Requests(rooms, self._picture, self._router, self._post)
+            self._quorum = QuorumDesk(rooms, self._picture, self._notes, self._post, self.log)
+            self._requests = Requests(rooms, self._picture, self._router, self._post, self._quorum.left)
             self._disks = DiskWatch(rooms.stores, self.config.store_timeout, rooms.metrics.stalled, self.log)
             self._status = StatusDesk(rooms, self._picture, self._notes, self._disks.warnings, self._post)
             self._operator = OperatorDesk(rooms, self._picture, self._post)
@@ -243,13 +246,15 @@ class ClusterSupervisor(Actor):
         return self.ref.send(work)
 
     def flush(self) -> None:
-        times = [self._router.next_time(), self._tracer_at]
+        times = [self._router.next_time(), self._tracer_at, self._quorum.next_time() if self._quorum is not None else None]
         if self._metrics is not None and self._disks is not None:
             times += [self._metrics.next_time, self._status.next_time(), self._disks.next_time]
         self.wake_at(min((t for t in times if t is not None), default=None))
 
     def on_wake(self, now: float) -> None:
         self._router.expire(now)
+        if self._quorum is not None and self._fatal is None:
+            self._quorum.on_wake(now)
         if self._disks is not None and self._metrics is not None:
             self._status.expire(now)
             if now >= self._disks.next_time:
@@ -332,10 +337,7 @@ class ClusterSupervisor(Actor):
         if picture.membership == MembershipView():
             return
         before, now = picture.topology, picture.look()
-        leads_in = picture.raft.term if now.leads else None
-        if leads_in != self._leads_in:
-            self._leads_in = leads_in
-            rooms.membership.send(SetMeta(rooms.meta(leads_in)))
+        self._tell_meta(picture.raft.term if now.leads else None)
         self._tell_metrics(lambda desk: desk.topology(now))
         if now != before:
             picture.topology = now
@@ -346,10 +348,22 @@ class ClusterSupervisor(Actor):
             if isinstance(event, LeaderChanged):
                 rooms.metrics.leader_changed()
         self._emit(*events)
+        self._look_at_quorum(time.monotonic())
         if now != before:
             if not events and leader_addr != before.mgmt_addr.get(now.leader_id, ""):
                 self._emit(LeaderChanged(time.time(), now.term, now.leader_id, leader_addr), news=False)
             self._router.topology_changed(now)
+
+    def _look_at_quorum(self, now: float) -> None:
+        if self._quorum is not None and self._fatal is None:
+            self._quorum.look(now)
+            self._tell_meta(self._picture.raft.term if self._picture.topology.leads else None)
+
+    def _tell_meta(self, leads_in: int | None) -> None:
+        meta = self._need().meta(leads_in) | (self._quorum.meta() if self._quorum is not None else {})
+        if meta != self._meta:
+            self._meta = meta
+            self._need().membership.send(SetMeta(meta))
 
     def _tell_metrics(self, tell: Callable[[MetricsDesk], None]) -> None:
         if self._metrics is not None:

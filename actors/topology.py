@@ -20,6 +20,15 @@ META_GRPC = "grpc"
 META_HTTP = "http"
 META_RAFT = "raft"
 META_LEADS = "leads"  # the term this member leads in; only a leader has it
+META_DIRECTORY = "dir"  # which data directory stands behind it
+META_CLUSTER = "cluster"  # whose log it has: NO_CLUSTER, SOME_CLUSTER, or the cluster's id
+META_WANTS = "wants"  # it asks for a place in the quorum, with a token drawn at its start
+META_EXPECT = "expect"  # how many nodes it waits for to form a cluster
+META_FOUNDER = "founder"  # whom it lets form the cluster
+NO_CLUSTER = "new"
+SOME_CLUSTER = "?"
+# What changes with the life of a node or of the cluster, and has no place in the roster.
+PASSING = frozenset({META_LEADS, META_DIRECTORY, META_CLUSTER, META_WANTS, META_EXPECT, META_FOUNDER})
 LIVE = ("alive", "suspect")
 
 
@@ -68,11 +77,11 @@ def is_foreign(meta: Mapping[str, str]) -> bool:
 
 
 def _voter(server: PeerView, membership: MembershipView) -> RosterMember:
-    """Without the key that says who leads: the roster is about who belongs to the cluster, and must not be written anew at each election."""
+    """Without what is passing: the roster is about who belongs to the cluster, and must not be written anew at each election, or start of a node."""
     known = next((member for member in membership.members if member.id == server.id and member.state in LIVE), None)
     if known is None:
         return RosterMember(server.id, server.address, None)
-    return RosterMember(server.id, known.addr, {key: value for key, value in known.meta.items() if key != META_LEADS})
+    return RosterMember(server.id, known.addr, {key: value for key, value in known.meta.items() if key not in PASSING})
 
 
 class Picture:

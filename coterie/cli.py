@@ -21,7 +21,7 @@ import click
 
 from coterie import __version__
 from coterie.cli_errors import REFUSED, UNUSABLE, CommandError
-from coterie.cli_flags import DISCOVERY, ID, LOG_FORMAT, LOG_LEVEL, NODE, OUTPUT, TLS, WATCH, asking, flag, given, switch, together
+from coterie.cli_flags import DISCOVERY, ID, LOG_FORMAT, LOG_LEVEL, NODE, OUTPUT, QUORUM, TLS, WATCH, asking, flag, given, switch, together
 from coterie.cli_target import Target
 
 __all__ = ["app", "commands", "main"]
@@ -75,6 +75,7 @@ def _end(code: int) -> None:
     TLS,
     switch("trace", "Show spans in the log, one line each; OTEL_* variables export them."),
     switch("bootstrap", "Form a new cluster, unless there is one in --data."),
+    QUORUM,
     flag("data", "Directory of the node's durable state; none: all in memory.", metavar="DIRECTORY"),
     LOG_LEVEL,
     LOG_FORMAT,

@@ -70,6 +70,13 @@ NODE: Final = together(
     flag("http-addr", "HTTP bind address, when --mgmt-proto is grpc.", metavar="HOST:PORT"),
     flag("grpc-addr", "gRPC bind address, when --mgmt-proto is http.", metavar="HOST:PORT"),
 )
+QUORUM: Final = together(
+    flag("bootstrap-expect", "Form a new cluster with so many empty nodes, once they see one another.", type=int, metavar="N"),
+    switch("auto-join", "Ask for a place in the quorum; as the leader, give it to who asks."),
+    flag("max-voters", "With --auto-join: at most so many voters, an odd number.", type=int, metavar="N"),
+    flag("min-voters", "With --remove-dead-after: leave at least so many voters.", type=int, metavar="N"),
+    flag("remove-dead-after", "Take servers out of the quorum that nobody has heard for so long.", metavar="DURATION"),
+)
 LOG_LEVEL: Final = flag(
     "log-level", "What goes to standard error.", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )

@@ -196,3 +196,9 @@ class RpcError:
 
 Request = AppendRequest | VoteRequest | PreVoteRequest | TimeoutNowRequest | SnapshotRequest
 Response = AppendResponse | VoteResponse | PreVoteResponse | TimeoutNowResponse | SnapshotResponse
+
+
+def answerer(message: Response | RpcError) -> str:
+    """The id of the server that gave this answer; "" where it does not say: some answers of Go have an empty header, and before hashicorp/raft 1.5 all have."""
+    body = message.body if message.__class__ is RpcError else message
+    return body.header.id if body is not None else ""  # type: ignore[union-attr]

@@ -8,6 +8,9 @@ have been served, and Raft alone knows whether to say it again.
 The end of a connection is told in this order: all open tokens with None, then `on_disconnected()`. Both, like `on_connected()`, come from
 the peer's thread, so that a session is seen in one order: connected, answers, disconnected.
 
+A peer may be known by two addresses, where it was and where it is said to be now (`also_at`): they are dialled in turn, and the one that served is dialled again
+first. Who answers is checked by the id in the answers, where there is one: another server than `peer` is hung up on, and the other address comes next.
+
 Re-dialling: at once after a connection that had served for a while (a restarted process often listens again already), then with a back-off
 from 50 ms to 1 s that only an answer resets; a listener that accepts and hangs up, or talks nonsense, is therefore met with patience.
 """
@@ -24,7 +27,7 @@ from typing import Final
 
 from coterie.proto.errors import WireError
 from coterie.proto.raft_codec import encode_request
-from coterie.proto.raft_messages import Header, PreVoteRequest, Request, Response, RpcError
+from coterie.proto.raft_messages import Header, PreVoteRequest, Request, Response, RpcError, answerer
 from coterie.proto.raft_stream import ResponseDecoder
 from coterie.transport.addresses import Address, parse_address
 from coterie.transport.errors import DialError, TlsError
@@ -60,7 +63,8 @@ class RaftPeer:
     """A peer at `address` that is dialled until `close()`.
 
     on_response(token, response): a Response, an RpcError, or None when the connection ended. on_connected(), on_disconnected(): as above.
-    None of the callbacks may block. timeout: seconds after which an unanswered request ends the connection. tls: None for plain TCP.
+    None of the callbacks may block. peer: the id that its answers must have, "" for any. timeout: seconds after which an unanswered request ends the
+    connection. tls: None for plain TCP.
     Raises AddressError.
     """
 
@@ -72,6 +76,7 @@ class RaftPeer:
         on_disconnected: Callable[[], None],
         *,
         name: str = "raft",
+        peer: str = "",
         timeout: float = ANSWER_TIMEOUT,
         dial_timeout: float = DIAL_TIMEOUT,
         back_off: tuple[float, float] = (BACK_OFF_FIRST, BACK_OFF_MOST),
@@ -79,7 +84,10 @@ class RaftPeer:
         tls: Tls | None = None,
     ) -> None:
         self._tls = tls
-        self.address = parse_address(address) if isinstance(address, str) else address
+        self.address = parse_address(address) if isinstance(address, str) else address  # the one that is dialled now
+        self._addresses: tuple[Address, ...] = (self.address,)
+        self._peer = peer
+        self._another = ""  # who answers in place of the peer
         self._on_response = on_response
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
@@ -100,6 +108,15 @@ class RaftPeer:
     @property
     def connected(self) -> bool:
         return self._session is not None
+
+    def also_at(self, address: str, instead: bool = False) -> None:
+        """Where it is said to be, too ("" for nowhere else); `instead`: there alone. What is connected stays so. Raises AddressError."""
+        other = parse_address(address) if address else None
+        first = self._addresses[0]
+        if other is None:
+            self._addresses = (first,)
+        else:
+            self._addresses = (other,) if instead or other == first else (first, other)
 
     def send(self, request: bytes, request_type: type[Request], token: object) -> bool:
         """Sends an encoded request; never blocks. True: the token will be answered once. False: not connected, and the token is forgotten."""
@@ -131,16 +148,31 @@ class RaftPeer:
         first, most = self._back_off
         pause = first
         while not self._closing.is_set():
+            if self.address not in self._addresses:
+                self.address = self._addresses[0]
             session = self._dial()
             if session is not None:
                 since = time.monotonic()
+                self._another = ""
                 self._serve(session)
-                if session.calling.answered:
+                if session.calling.answered and not self._another:
                     pause = first
                     if time.monotonic() - since >= most:
                         continue
+            if session is None or not session.calling.answered or self._another:
+                self._next_address()
             self._closing.wait(pause * random.uniform(0.75, 1.25))
             pause = min(pause * 2, most)
+
+    def _next_address(self) -> None:
+        addresses = self._addresses
+        where = addresses.index(self.address) if self.address in addresses else -1
+        self.address = addresses[(where + 1) % len(addresses)]
+
+    def _answered(self, token: object, response: Response | RpcError | None) -> None:
+        if response is not None and self._peer and not self._another and answerer(response) not in ("", self._peer):
+            self._another = answerer(response)
+        self._on_response(token, response)
 
     def _dial(self) -> _Session | None:
         self._counts.add("dials")
@@ -157,7 +189,7 @@ class RaftPeer:
         finally:
             with self._lock:
                 self._dialling = None
-        return _Session(sock, OutStream(sock, self._name, self._backlog_bytes), Calling(self._on_response), session)
+        return _Session(sock, OutStream(sock, self._name, self._backlog_bytes), Calling(self._answered), session)
 
     def _secured(self, sock: socket.socket) -> TlsSession | None:
         if self._tls is None:
@@ -219,6 +251,9 @@ class RaftPeer:
             if data:
                 calling.feed(data)
             elif data is not None:
+                return
+            if self._another:
+                self._complain("another server answers", self.address, f"it is {self._another}, not {self._peer}; the connection is closed")
                 return
             if calling.overdue(time.monotonic()):
                 self._complain("answers overdue", self.address, f"none for {self._timeout} s; the connection is closed")

@@ -39,10 +39,12 @@ from coterie.actors.raft_report import GetRaftReport
 from coterie.actors.room_messages import (
     Appended,
     Applied,
+    Bootstrap,
     ChangeQuorum,
     Committed,
     ConfirmLeadership,
     GetRaftView,
+    PeersElsewhere,
     ProposalsFailed,
     Propose,
     RaftView,
@@ -217,8 +219,17 @@ class RaftActor(Actor):
             return self.view()
         if kind is GetRaftReport:
             return raft_report(self.core, self._raft_log, self._id, time.monotonic())
+        return self._seldom(message, kind)
+
+    def _seldom(self, message: Any, kind: type) -> Any:
+        """What concerns the quorum and the leadership."""
         if kind is ChangeQuorum:
             return self._decisions.change(message, self.reply_to) or LATER
+        if kind is Bootstrap:
+            return self._bootstrap_with(message.servers)
+        if kind is PeersElsewhere:
+            assert self._links is not None
+            return self._links.elsewhere(message.addresses)
         if kind is SetSink:
             return self._set_sink(message.ref)
         if kind is TakeOver:
@@ -229,6 +240,12 @@ class RaftActor(Actor):
             self._decisions.transfer(message, self.reply_to, time.monotonic())
             return LATER
         raise TypeError(f"the Raft actor does not take {kind.__name__}")
+
+    def _bootstrap_with(self, servers: tuple[tuple[str, str], ...]) -> None:
+        try:
+            self.core.bootstrap(Configuration(tuple(Server(*server) for server in servers)), time.monotonic())
+        except refusals.Refusal as refusal:
+            self.log.warning("no cluster is formed: %s", refusal)
 
     def _from_transport(self, message: tuple[Any, ...]) -> None:
         what, now = message[0], time.monotonic()
@@ -324,7 +341,7 @@ class RaftActor(Actor):
         for send in ready.before:
             links.send(send)
         if ready.snapshots:
-            self._desk.send(ready, Header(self._me.id, self._me.address))
+            self._desk.send(ready, Header(self._me.id, self._me.address), links.where)
         if ready.must_store:
             self._store(ready)
         for send in ready.after:
@@ -424,9 +441,9 @@ class RaftActor(Actor):
         error: CoterieError | None = None
         try:
             patience = max(0.1, min(3.0, change.deadline - time.monotonic()))
-            header = identify(change.address, Header(self._me.id, self._me.address), patience, self._tls)
+            header = identify(change.ask_at, Header(self._me.id, self._me.address), patience, self._tls)
         except (DialError, AddressError) as problem:
-            error = Unreachable(f"raftAddr={change.address!r}: {problem}; nothing was changed")
+            error = Unreachable(f"raftAddr={change.ask_at!r}: {problem}; nothing was changed")
         self._post((_IDENTIFIED, change, header, error))
 
     # -- what it shows --------------------------------------------------------------------------------------------------------
@@ -437,4 +454,4 @@ class RaftActor(Actor):
         counters.update({f"raft server: {reason}": count for reason, count in self._server.counters().items()})
         counters.update(self._desk.counters())
         counters.update({f"raft links: {reason}": count for reason, count in self._links.counters().items()})
-        return raft_view(self.core, self._id, time.monotonic(), counters)
+        return raft_view(self.core, self._id, time.monotonic(), counters, self._links.where)

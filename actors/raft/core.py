@@ -49,6 +49,7 @@ from coterie.proto.raft_messages import (
     SnapshotResponse,
     TimeoutNowRequest,
     VoteRequest,
+    answerer,
 )
 
 __all__ = ["PeerView", "RaftCore"]
@@ -142,12 +143,18 @@ class RaftCore(CoreViews):
         if progress is None or (progress.session, node.term) != token:
             node.counters["late_answers"] += 1
             return
+        if message is not None and answerer(message) not in ("", peer):
+            node.answer_of_another()
+            message = None
         snapshots.on_snapshot_sent(node, progress, index, message)
 
     def response(self, peer: str, token: Token, message: Response | RpcError | None, now: float) -> None:
         """A request was answered, or failed (None). An answer to another session, term or membership than the present is dropped."""
         node = self._node
         node.now = now
+        if message is not None and answerer(message) not in ("", peer):
+            node.answer_of_another()
+            message = None
         if isinstance(token, VoteToken):
             if node.links.get(peer) == token.link:
                 election.on_vote_response(node, peer, token, message)

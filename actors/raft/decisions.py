@@ -45,7 +45,7 @@ def not_leader(leader: Server | None) -> NotLeader:
 
 
 class Decisions:
-    """See the module's text. identify(change): ask the server at `change.address` who it is, without blocking."""
+    """See the module's text. identify(change): ask the server at `change.ask_at` who it is, without blocking."""
 
     __slots__ = ("_core", "_identify", "_transfers", "changes", "confirming")
 
@@ -74,7 +74,7 @@ class Decisions:
         core = self._core
         if core.role is not Role.LEADER:
             raise not_leader(core.leader)
-        change = QuorumChange(request.kind, request.id, request.address, request.deadline, reply)
+        change = QuorumChange(request.kind, request.id, request.address, request.deadline, reply, core.me)
         outcome = change.check(core.configuration)
         if isinstance(outcome, CoterieError):
             raise outcome
@@ -83,7 +83,7 @@ class Decisions:
         if any(other.id == change.id for other in self.changes):
             raise Indeterminate(f"id={change.id!r}: another change of it is under way; ask again when it is done")
         self.changes.append(change)
-        if change.kind == "join":
+        if change.asks:
             self._identify(change)
         return False
 

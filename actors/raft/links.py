@@ -31,6 +31,7 @@ class Links:
     def __init__(self, name: str, tell: Callable[[tuple[Any, ...]], None], tls: Tls | None = None) -> None:
         self._name, self._tell, self._tls = name, tell, tls
         self._links: dict[str, tuple[int, str, RaftPeer]] = {}
+        self._elsewhere: dict[str, str] = {}  # where gossip says that peers are
         self._undialled: dict[str, str] = {}  # peers whose address is none, and what it is
         self._number = 0
         self._encoded: tuple[Sequence[Entry] | None, bytes] = ((), encode_entries(()))
@@ -42,6 +43,7 @@ class Links:
         A leader of another make takes a join with any text for an address. A server with one that is none is never reached, like one that is down.
         """
         addresses = {server.id: server.address for server in wanted}
+        self._follow(addresses)
         gone = [peer for peer, (_, address, _) in self._links.items() if addresses.get(peer) != address]
         for peer in gone:
             self._hang_up(self._links.pop(peer)[2])
@@ -57,6 +59,25 @@ class Links:
                     )
         return gone
 
+    def _follow(self, addresses: dict[str, str]) -> None:
+        """A link that is connected already where its peer has moved to stays."""
+        for peer, (number, address, link) in self._links.items():
+            wanted = addresses.get(peer, address)
+            if wanted != address and link.connected and str(link.address) == wanted:
+                link.also_at(wanted, instead=True)
+                self._links[peer] = (number, wanted, link)
+
+    def elsewhere(self, addresses: dict[str, str]) -> None:
+        """Where peers are said to be, by id, if not where the configuration has them: dialled in turn with that address. Each is one that can be dialled."""
+        self._elsewhere = addresses
+        for peer, (_, _, link) in self._links.items():
+            link.also_at(addresses.get(peer, ""))
+
+    def where(self, peer: str) -> str:
+        """The address at which the peer is reached now; "" when it is not."""
+        link = self._links.get(peer)
+        return str(link[2].address) if link is not None and link[2].connected else ""
+
     def _dial(self, peer: str, address: str) -> None:
         self._number += 1
         number, tell = self._number, self._tell
@@ -66,8 +87,10 @@ class Links:
             lambda: tell((CONNECTED, peer, number)),
             lambda: tell((DISCONNECTED, peer, number)),
             name=self._name,
+            peer=peer,
             tls=self._tls,
         )
+        link.also_at(self._elsewhere.get(peer, ""))
         self._links[peer] = (number, address, link)
 
     def current(self, peer: str, number: int) -> bool:

@@ -170,6 +170,11 @@ class Node:
     def disk_is_stuck(self) -> bool:
         return bool(self.handed) and self.now - self.handed[0].at >= self.settings.store_timeout
 
+    def answer_of_another(self) -> None:
+        """At a peer's address another server answers: addresses were exchanged. Its vote and its copies are counted where they are its own, not for the peer, or one
+        server would count as two: the request has failed."""
+        self.counters["answers_of_others"] += 1
+
     def next_number(self) -> int:
         self.last_number += 1
         return self.last_number

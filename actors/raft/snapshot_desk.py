@@ -134,9 +134,10 @@ class SnapshotDesk:
     def _sent(self, peer: str, token: SnapshotToken, index: int, answer: Response | RpcError | None) -> None:
         self.core.snapshot_sent(peer, token, index, answer, time.monotonic())
 
-    def send(self, ready: Ready, header: Header) -> None:
+    def send(self, ready: Ready, header: Header, where: Callable[[str], str]) -> None:
+        """where: the address at which a peer is reached, which may have moved."""
         for wish in ready.snapshots:
-            self._outgoing.send(wish, header)
+            self._outgoing.send(wish._replace(address=where(wish.peer) or wish.address), header)
 
     def replace_log(self, mark: SnapshotMark) -> None:
         """The state machine is what the snapshot made it: the log is empty, and goes on behind it."""

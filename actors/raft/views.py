@@ -5,7 +5,10 @@ A leader shows each server of the configuration with what it knows of its progre
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
+
+import attrs
 
 from coterie.actors.raft import core as core_module
 from coterie.actors.raft.core import RaftCore
@@ -15,8 +18,8 @@ from coterie.proto.raft_messages import NONVOTER, VOTER, Server
 SUFFRAGE: Final = {VOTER: "voter", NONVOTER: "learner"}
 
 
-def raft_view(core: RaftCore, me: str, now: float, counters: dict[str, int]) -> RaftView:
-    """me: this server's id; counters: what it has counted, by reason."""
+def raft_view(core: RaftCore, me: str, now: float, counters: dict[str, int], where: Callable[[str], str] = lambda peer: "") -> RaftView:
+    """me: this server's id; counters: what it has counted, by reason; where: the address at which it reaches a peer."""
     leader = core.leader
     progress = {peer.id: peer for peer in core.progress()}
     return RaftView(
@@ -29,7 +32,10 @@ def raft_view(core: RaftCore, me: str, now: float, counters: dict[str, int]) -> 
         last_index=core.last_index,
         ready=core.serving,
         silent=core.silent(now),
-        servers=tuple(_peer_view(core, server, server.id == me, progress.get(server.id), now) for server in core.configuration.servers),
+        servers=tuple(
+            attrs.evolve(_peer_view(core, server, server.id == me, progress.get(server.id), now), reached_at=where(server.id))
+            for server in core.configuration.servers
+        ),
         counters=counters,
     )
 

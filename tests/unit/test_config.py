@@ -239,3 +239,27 @@ def test_a_config_is_frozen_takes_names_only_and_knows_no_other_field() -> None:
         Config("n1")  # type: ignore[misc]
     with pytest.raises(TypeError, match="nodeid"):
         Config(nodeid="n1")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("value", [0, 2, 4, 100, "5", True])
+def test_the_number_of_voters_is_odd(value):
+    with pytest.raises(ConfigError, match=r"^max_voters="):
+        Config(node_id="n1", max_voters=value)
+
+
+def test_one_node_begins_alone_or_so_many_together():
+    assert Config(node_id="n1", bootstrap_expect=3).bootstrap_expect == 3
+    with pytest.raises(ConfigError, match=r"^bootstrap_expect=3: leave bootstrap out"):
+        Config(node_id="n1", bootstrap=True, bootstrap_expect=3)
+
+
+def test_fewer_voters_than_must_stay_are_refused():
+    with pytest.raises(ConfigError, match=r"^min_voters=5: give at most max_voters \(3\)"):
+        Config(node_id="n1", max_voters=3, min_voters=5)
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(0, 0), ("0", 0), ("", 0), ("90s", 90), ("24h", 86400), (60, 60)])
+def test_dead_servers_are_removed_after_a_time_or_never(value, seconds):
+    assert Config(node_id="n1", remove_dead_after=value).remove_dead_after == seconds
+    with pytest.raises(ConfigError, match=r"^remove_dead_after="):
+        Config(node_id="n1", remove_dead_after="soon")

@@ -20,7 +20,17 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FOLDERS = ("actors", "benchmarks", "coterie", "deploy", "docs", "examples", "proto", "tests", "tools", "transport")
 # What looks like a path and is none of the repository: files that a node or a command makes, and a thread.
-ELSEWHERE = {"coterie/log", "coterie/trace", "figures.json", "data.mdb", "lock.mdb", "node.json", "members.json", "peers.json"}
+ELSEWHERE = {
+    "coterie/log",
+    "coterie/trace",
+    "figures.json",
+    "data.mdb",
+    "lock.mdb",
+    "node.json",
+    "members.json",
+    "peers.json",
+    "quorum.json",
+}
 # Names of go-cluster's API, for the page that maps them to ours.
 OF_GO_CLUSTER = frozenset(
     re.findall(

@@ -429,6 +429,49 @@ def test_dialling_backs_off(call):
         assert time.monotonic() - started > 0.1
 
 
+def test_a_peer_that_may_be_elsewhere_is_dialled_at_both_addresses_in_turn(serve, call):
+    server = serve()
+    with socket.socket() as unbound:
+        unbound.bind(("127.0.0.1", 0))
+        caller = call(unbound.getsockname()[1], peer="n2")
+        eventually(lambda: caller.peer.counters()["dials"] >= 2, "nobody is where it was")
+        caller.peer.also_at(f"127.0.0.1:{server.port}")
+        caller.sessions.wait(1)
+        assert str(caller.peer.address) == f"127.0.0.1:{server.port}"
+        caller.send(vote(1), 1)
+        assert caller.answers.wait(1) == [(1, VoteResponse(YOU, 1, True))]
+        caller.peer.also_at(f"127.0.0.1:{server.port}", instead=True)  # it has moved for good: what stands, stands
+        caller.send(vote(2), 2)
+        caller.answers.wait(2)
+        assert caller.sessions.seen == ["connected"]
+
+
+def test_another_server_at_its_address_is_hung_up_on_and_the_peer_is_found_at_the_other(serve, call):
+    def another(handle, request):
+        handle.reply(VoteResponse(Header("n3", "127.0.0.1:3"), request.term, True))
+
+    wrong, right = serve(another), serve()
+    caller = call(wrong.port, peer="n2")
+    caller.peer.also_at(f"127.0.0.1:{right.port}")
+    caller.sessions.wait(1)
+    caller.send(vote(1), 1)
+    assert caller.sessions.wait(3) == ["connected", "disconnected", "connected"]
+    assert caller.peer.counters()["another server answers"] == 1
+    assert str(caller.peer.address) == f"127.0.0.1:{right.port}"
+    caller.send(vote(2), 2)
+    assert caller.answers.wait(2)[1] == (2, VoteResponse(YOU, 2, True))
+
+
+def test_answers_that_name_nobody_are_taken(serve, call):
+    server = serve(lambda handle, request: handle.reply(TimeoutNowResponse(Header())))
+    caller = call(server.port, peer="n2")
+    caller.sessions.wait(1)
+    for number in range(3):
+        caller.send(TimeoutNowRequest(ME), number)
+    assert len(caller.answers.wait(3)) == 3
+    assert caller.sessions.seen == ["connected"]
+
+
 def test_a_peer_that_restarts_is_found_again_and_each_session_is_told_in_order(serve, call):
     first = serve()
     caller = call(first.port)

@@ -1,0 +1,100 @@
+"""Who stands behind which id, and where it is by what gossip says."""
+
+from __future__ import annotations
+
+import pytest
+
+from coterie.actors.errors import StorageError
+from coterie.actors.identities import Identities
+from coterie.actors.quorum_file import QuorumFile, Remembered
+from coterie.actors.room_messages import Member, PeerView
+from coterie.actors.topology import META_DIRECTORY, META_RAFT
+
+SERVERS = [PeerView(name, f"{name}:9520", "voter") for name in ("n1", "n2", "n3")]
+
+
+def member(name: str, directory: str, raft: str = "", state: str = "alive") -> Member:
+    return Member(name, f"{name}:7946", {META_RAFT: raft or f"{name}:9520", META_DIRECTORY: directory}, state)
+
+
+def test_a_server_that_moved_is_found_where_it_says() -> None:
+    known = Identities("n1", {})
+    assert known.look(SERVERS, [member("n2", "d2"), member("n3", "d3")])
+    assert known.known == {"n2": "d2", "n3": "d3"}
+    moved = [member("n2", "d2", "elsewhere:9520"), member("n3", "d3")]
+    assert not known.look(SERVERS, moved)
+    assert known.elsewhere(SERVERS, moved) == {"n2": "elsewhere:9520"}
+    assert known.warnings(SERVERS, moved) == []
+
+
+def test_a_node_that_started_anew_knows_them_from_its_file() -> None:
+    known = Identities("n1", {"n2": "d2"})
+    moved = [member("n2", "d2", "elsewhere:9520"), member("n3", "d3", "there:9520")]
+    known.look(SERVERS, moved)
+    assert known.elsewhere(SERVERS, moved) == {"n2": "elsewhere:9520", "n3": "there:9520"}, "of n3 nothing else was ever known"
+
+
+def test_another_directory_under_the_same_id_is_another_server() -> None:
+    known = Identities("n1", {"n2": "d2"})
+    stranger = [member("n2", "dX", "elsewhere:9520")]
+    assert not known.look(SERVERS, stranger)
+    assert known.elsewhere(SERVERS, stranger) == {}
+    (warning,) = known.warnings(SERVERS, stranger)
+    assert "n2 at n2:7946" in warning
+    assert "let n2 leave and join again" in warning
+    silent = [Member("n2", "n2:7946", {META_RAFT: "elsewhere:9520"})]
+    assert known.elsewhere(SERVERS, silent) == {}, "one that does not say which directory it has, either"
+
+
+def test_who_left_and_joined_again_may_be_another_one() -> None:
+    known = Identities("n1", {"n2": "d2", "n3": "d3"})
+    assert known.look([SERVERS[0], SERVERS[2]], [])
+    assert known.known == {"n3": "d3"}
+    known.look(SERVERS, [member("n2", "dX")])
+    assert known.known["n2"] == "dX"
+    assert Identities("n1", {"n2": "d2"}).known == {"n2": "d2"}
+    back = Identities("n1", {"n2": "d2"})
+    back.look(SERVERS, [member("n2", "dX")])
+    assert back.known["n2"] == "dX", "whoever joined it at this address vouches for it"
+    assert not back.look([], []), "a node in no quorum yet keeps what it knows"
+
+
+@pytest.mark.parametrize(
+    ("raft", "state"),
+    [("elsewhere:9520", "failed"), ("elsewhere:9520", "left"), ("nonsense", "alive"), (":9520", "alive"), ("h:0", "alive")],
+)
+def test_the_dead_and_what_cannot_be_dialled_lead_nowhere(raft: str, state: str) -> None:
+    assert Identities("n1", {}).elsewhere(SERVERS, [member("n2", "d2", raft, state)]) == {}
+
+
+def test_this_node_itself_is_looked_for_by_nobody() -> None:
+    assert Identities("n1", {}).elsewhere(SERVERS, [member("n1", "d1", "elsewhere:9520")]) == {}
+
+
+# -- what is kept ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_is_there_after_a_restart(tmp_path) -> None:
+    path = tmp_path / "quorum.json"
+    file = QuorumFile(path)
+    assert file.now == Remembered()
+    file.keep(founder="n1#a")
+    file.keep(cluster="c1", directories={"n2": "d2"})
+    assert QuorumFile(path).now == Remembered("c1", {"n2": "d2"}, "n1#a")
+    before = path.stat().st_mtime_ns
+    file.keep(cluster="c1")
+    assert path.stat().st_mtime_ns == before, "no news"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1, "cluster": 1, "directories": {}, "founder": ""}'])
+def test_a_file_that_cannot_be_read_is_refused_with_a_remedy(tmp_path, text: str) -> None:
+    path = tmp_path / "quorum.json"
+    path.write_text(text)
+    with pytest.raises(StorageError, match="remedy"):
+        QuorumFile(path)
+
+
+def test_a_node_without_a_directory_keeps_it_while_it_lives() -> None:
+    file = QuorumFile(None)
+    file.keep(cluster="c1")
+    assert file.now.cluster == "c1"
