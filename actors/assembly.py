@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from coterie.actors.errors import BindFailed, InvalidRequest, StorageError
 from coterie.actors.event_bus import Callbacks, EventBus
 from coterie.actors.future import LightFuture
 from coterie.actors.handler import HandlerActor, ObjectHandler
+from coterie.actors.lmdb_env import Damaged
 from coterie.actors.management.client import NodeClient
 from coterie.actors.management.foreign_client import ForeignClient
 from coterie.actors.management.health import HealthBoard
@@ -44,6 +46,7 @@ from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.publisher import Limits
 from coterie.actors.replication.room import Replication
 from coterie.actors.room_messages import Emit, GetMembership, GetRaftView, LeaveGossip, MembershipEvent, MembershipView, RaftView, Topology
+from coterie.actors.storage import note_damage, open_stores
 from coterie.actors.topology import META_CLUSTER, META_LEADS, META_RAFT, NO_CLUSTER, SOME_CLUSTER, own_meta
 from coterie.actors.wires import Wires
 from coterie.proto.raft_messages import Entry
@@ -76,6 +79,7 @@ class Rooms:
         self.health = HealthBoard()
         self.app_handler: Any = None
         self._snapshots: Path | None = None
+        self._directory: DataDir | None = None
         self.tls: Tls | None = None
         self._closing: list[Callable[[], object]] = []  # what is open, latest last
         self._closing_since = 0.0
@@ -129,13 +133,19 @@ class Rooms:
             return None, MemoryLog(), buffer
         directory = DataDir.open(config.data_dir, config.node_id)
         self._closing.append(lambda: self._give_back(directory))
-        log = LmdbLog.open(directory.raft_path, directory.identity)
-        self._closing.append(log.close)
-        durable = LmdbBuffer.open(directory.buffer_path(config.repl_buffer_dir), directory.identity)
-        self._closing.append(durable.close)
-        self.stores = {"raft": log, "buffer": durable}
+        self._directory = directory
+        closing = self._closing
+        stores = open_stores(
+            directory, directory.buffer_path(config.repl_buffer_dir), lambda store: closing.append(store.close), self._supervisor_log()
+        )
+        self.stores = {"raft": stores.log, "buffer": stores.buffer}
         self._snapshots = directory.path
-        return directory, log, durable
+        return directory, stores.log, stores.buffer
+
+    def note_damage(self, error: Damaged) -> None:
+        """This node has failed on it: its next start reads all of that part. What cannot be written down needs `clusterctl check`."""
+        if self._directory is not None:
+            self._try(partial(note_damage, self._directory.path, error))
 
     def _give_back(self, directory: DataDir) -> None:
         """The directory is another's to take once nothing of this node can write into it any more."""

@@ -29,6 +29,7 @@ from coterie.actors.raft.log_check import LogSummary, check_log
 from coterie.actors.raft.log_format import unpack_mark
 from coterie.actors.replication import lmdb_buffer
 from coterie.actors.replication.buffer_check import BufferSummary, check_buffer
+from coterie.actors.storage import NOTE
 
 WHERE: Final = "data directory"
 MOST_OF_A_KIND: Final = 20
@@ -103,9 +104,11 @@ def _node_file(directory: Path, buffer_path: Path, seen: Inspection, report: Rep
         yield report.damage("node.json", f"{NODE_FILE} is damaged", f"restore {NODE_FILE} from a copy of the directory, or: {REMEDY}")
     except OSError as error:
         raise StorageError(f"{directory}: {NODE_FILE} cannot be read: {error.strerror}") from None
-    known = {LOCK_FILE, NODE_FILE, "raft", "buffer", "members.json", "lost+found"}
+    known = {LOCK_FILE, NODE_FILE, "raft", "buffer", "members.json", NOTE, "lost+found"}
     for path in sorted(directory.iterdir()):
-        if path.name not in known and path != buffer_path:
+        if ".damaged-" in path.name:
+            yield report.note("moved aside", f"{path.name} is what a start has moved aside as damaged; nothing reads it any more")
+        elif path.name not in known and path != buffer_path:
             yield report.note("other files", f"{path.name} is nothing of a node's; it is left over, or somebody else's")
 
 

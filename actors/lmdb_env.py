@@ -54,6 +54,17 @@ _FORMAT = struct.Struct(">I")
 _KEY_FORMAT, _KEY_NODE, _KEY_INCARNATION = b"format", b"node_id", b"incarnation_id"
 
 
+CORRUPT: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PanicError)
+
+
+class Damaged(StorageError):
+    """Content that is not what was written, in the directory `path`: the next start sees what can be kept of it."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__(text)
+        self.path = path
+
+
 class Identity(NamedTuple):
     """Whose files these are: the node, and the one data directory of that node they were begun with."""
 
@@ -128,7 +139,8 @@ class LmdbEnvironment:
         except BaseException as error:
             environment.close()
             if isinstance(error, (lmdb.Error, OSError)):
-                raise StorageError(f"{layout.kind} in {path}: cannot be read: {error}; {_remedy(str(error), error, layout)}") from error
+                text = f"{layout.kind} in {path}: cannot be read: {error}; {_remedy(str(error), error, layout)}"
+                raise (Damaged(path, text) if isinstance(error, CORRUPT) else StorageError(text)) from error
             raise
         if created:
             sync_directory(path)
@@ -138,9 +150,9 @@ class LmdbEnvironment:
     def database(self, name: str) -> Database:
         return self._databases[name]
 
-    def damaged(self, what: str) -> StorageError:
+    def damaged(self, what: str) -> Damaged:
         """The error for content that is not what was written; `what` names the place."""
-        return StorageError(f"{self.layout.kind} in {self.path / 'data.mdb'}: {what} is damaged; remedy: {self.layout.remedy}")
+        return Damaged(self.path, f"{self.layout.kind} in {self.path / 'data.mdb'}: {what} is damaged; remedy: {self.layout.remedy}")
 
     def opened(self, what: str, key: bytes, value: bytes | None, unpack: Callable[[bytes], T]) -> T:
         """What a sealed value says; StorageError naming `what` when it is missing, damaged, or in a shape that `unpack` refuses (ValueError)."""
@@ -164,9 +176,8 @@ class LmdbEnvironment:
             with self._environment.begin() as transaction:
                 yield transaction
         except lmdb.Error as error:
-            raise StorageError(
-                f"{self.layout.kind} in {self.path}: reading failed: {error}; {_remedy(str(error), error, self.layout)}"
-            ) from error
+            text = f"{self.layout.kind} in {self.path}: reading failed: {error}; {_remedy(str(error), error, self.layout)}"
+            raise (Damaged(self.path, text) if isinstance(error, CORRUPT) else StorageError(text)) from error
         finally:
             with self._gate:
                 self._readers -= 1
@@ -398,7 +409,7 @@ def _open_linked(path: str, layout: Layout, map_bytes: int, **more: Any) -> lmdb
 def _remedy(what: str, error: Exception, layout: Layout) -> str:
     if isinstance(error, lmdb.DiskError) or "No space left" in what:
         return "remedy: free space on that file system, then start the node again"
-    if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PanicError)):
+    if isinstance(error, CORRUPT):
         return f"remedy: {layout.remedy}"
     if isinstance(error, (PermissionError, lmdb.ReadonlyError)) or "Permission denied" in what:
         return "remedy: name a directory that this user may create and write"

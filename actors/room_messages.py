@@ -167,6 +167,7 @@ class RaftView:
     ready: bool = False
     silent: frozenset[str] = frozenset()  # of a leader: peers that have not answered for a lease, or are not connected
     servers: tuple[PeerView, ...] = ()
+    in_doubt: bool = False  # its log has lost entries: it does not vote until it has caught up
     counters: dict[str, int] = attrs.field(factory=dict)
 
 

@@ -158,6 +158,11 @@ def _warnings(raft: RaftView, voters: list[PeerView], living: list[str], needed:
     if dead and len(living) >= needed:
         spare = len(living) - needed
         said.append(f"voters not heard: {', '.join(dead)}; " + (f"{spare} more may fail" if spare else "one more failure stops all writes"))
+    if raft.in_doubt:
+        said.append(
+            "the Raft log of this node was damaged and has lost entries: it does not vote until it has caught up with a leader; if no leader is found since a "
+            "quorum is in this state, see clusterctl check and clusterctl recover"
+        )
     for row in rows:
         if row.state == "failed" and row.suffrage == "none":
             said.append(f"member {row.id} at {row.addr} failed")

@@ -28,6 +28,7 @@ from coterie.actors.disk_watch import DiskWatch
 from coterie.actors.elections import Elections
 from coterie.actors.errors import CoterieError, InvalidRequest, StorageError
 from coterie.actors.future import LightFuture
+from coterie.actors.lmdb_env import Damaged
 from coterie.actors.messages import (
     Condition,
     DeadLetters,
@@ -113,8 +114,7 @@ class ClusterSupervisor(Actor):
         ref = self.ref
         assert isinstance(ref, ClusterRef)
         try:
-            self._rooms = rooms = Rooms(self.config, ref, self._crashed_elsewhere)
-            rooms.open()
+            rooms = self._open_rooms(ref)
             self._quorum = QuorumDesk(rooms, self._picture, self._notes, self._post, self.log)
             self._requests = Requests(rooms, self._picture, self._router, self._post, self._quorum.left)
             self._disks = DiskWatch(rooms.stores, self.config.store_timeout, rooms.metrics.stalled, self.log)
@@ -138,6 +138,18 @@ class ClusterSupervisor(Actor):
             return
         self.flush()
         self.started.set(True)
+
+    def _open_rooms(self, ref: ClusterRef) -> Rooms:
+        """Damage that is met on the way is mended by opening once more, when all of that part is read (`storage`)."""
+        self._rooms = rooms = Rooms(self.config, ref, self._crashed_elsewhere)
+        try:
+            rooms.open()
+        except Damaged as error:
+            rooms.note_damage(error)
+            rooms.close()
+            self._rooms = rooms = Rooms(self.config, ref, self._crashed_elsewhere)
+            rooms.open()
+        return rooms
 
     def on_restart(self) -> None:
         """Its views are told anew with every change; what was being routed is answered by deadline."""
@@ -392,6 +404,8 @@ class ClusterSupervisor(Actor):
         reason = f"this node has failed and serves no more: {crash.concern}: {type(crash.error).__name__}: {crash.error}"
         self._fatal = crash.error if isinstance(crash.error, StorageError) else StorageError(reason)
         self._notes["node"] = reason
+        if isinstance(crash.error, Damaged):
+            self._need().note_damage(crash.error)
         self.log.critical(reason)
         rooms = self._need()
         rooms.health.failed()

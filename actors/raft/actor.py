@@ -159,6 +159,7 @@ class RaftActor(Actor):
                 self._applied,
                 now,
                 self._random,
+                log.doubt(),
             )
         except refusals.LogBehindState as refusal:
             raise StorageError(str(refusal)) from refusal
@@ -418,6 +419,9 @@ class RaftActor(Actor):
                 self.log.info("leads in term %d", event.term, extra={"term": event.term})
             elif isinstance(event, core_events.LostLeadership):
                 self.log.info("leads no more (term %d): %s", event.term, event.reason, extra={"term": event.term})
+            elif isinstance(event, core_events.DoubtSettled):
+                self._raft_log.settle()  # events come when all that the Ready and those before it brought is stored
+                self.log.warning("has caught up with what its damaged log had lost, up to entry %d, and votes again", event.index)
         for peer in self._links.reconcile(self.core.peers()):
             self.core.disconnected(peer, time.monotonic())  # its link says no more: it is not current
         self._decisions.settle_transfers(events)

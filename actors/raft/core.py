@@ -18,7 +18,7 @@ from typing import Final
 from coterie.actors.raft import election, following, replication, snapshots
 from coterie.actors.raft.applying import Handout
 from coterie.actors.raft.core_views import CoreViews
-from coterie.actors.raft.log import HardState, LogReader, SnapshotMark
+from coterie.actors.raft.log import Doubt, HardState, LogReader, SnapshotMark
 from coterie.actors.raft.membership import Change, changed
 from coterie.actors.raft.node import Handed, Node, Role, Transfer
 from coterie.actors.raft.progress import PeerView
@@ -67,6 +67,7 @@ class RaftCore(CoreViews):
     configuration: (index, configuration) of the latest configuration entry in the log, (0, empty) when there is none;
     previous_configuration(index): the same among entries below index.
     applied: index up to which the state machine has applied, durably. Raises LogBehindState when the log does not reach it.
+    doubt: what the log has lost, see the file of that name.
     now: monotonic seconds, here and in every input; `random` decides the time-outs.
     """
 
@@ -81,10 +82,11 @@ class RaftCore(CoreViews):
         applied: int,
         now: float,
         random: Random,
+        doubt: Doubt | None = None,
     ) -> None:
         if applied > log.last_index:
             raise LogBehindState(applied, log.last_index)
-        self._node = node = Node(me, settings, log, hard_state, configuration, previous_configuration, now, random)
+        self._node = node = Node(me, settings, log, hard_state, configuration, previous_configuration, now, random, doubt)
         node.set_commit(applied)
         self._handout = Handout(node, applied)
         if node.decides_alone:

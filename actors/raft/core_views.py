@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coterie.actors.raft import replication
 from coterie.actors.raft.applying import Handout
+from coterie.actors.raft.log import Doubt
 from coterie.actors.raft.node import Node, Role
 from coterie.actors.raft.progress import PeerView
 from coterie.proto.raft_messages import Configuration, Server
@@ -82,6 +83,11 @@ class CoreViews:
     def pending(self) -> list[object]:
         """Contexts of proposals of this leadership that are not handed out as committed, for a shell that stops."""
         return [context for context in self._node.contexts if context is not None]
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """What its log has lost and it has not caught up with: it does not vote meanwhile."""
+        return self._node.doubt
 
     @property
     def transferring(self) -> bool:

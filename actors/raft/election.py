@@ -40,7 +40,7 @@ PATIENCE: Final = 4
 def election_timeout(node: Node) -> None:
     """The election timer ran out (Raft paper, 5.2). Only a voter whose disk answers campaigns."""
     node.set_leader(None)
-    if not node.is_voter or node.disk_is_stuck():
+    if not node.is_voter or node.disk_is_stuck() or node.doubt is not None:
         if node.role is not Role.FOLLOWER:
             node.become_follower(node.term, None, "may not campaign")
         node.reset_election_timer()
@@ -111,7 +111,7 @@ def take_over(node: Node, leader_id: str) -> bool:
     if node.role is not Role.FOLLOWER or node.leader is None or node.leader.id != leader_id or not node.leader_is_alive():
         return False
     behind = node.log.last_index < node.leader_reaches or node.log.has_unsaved or bool(node.handed)
-    if behind or not node.is_voter or node.quorum == 1 or node.disk_is_stuck():
+    if behind or not node.is_voter or node.quorum == 1 or node.disk_is_stuck() or node.doubt is not None:
         return False
     campaign(node, transfer=True)
     return True
@@ -175,7 +175,7 @@ def _may_stand(node: Node, candidate: Server) -> bool:
 def on_vote_request(node: Node, request: VoteRequest) -> VoteResponse:
     """RequestVote (Raft paper, 5.2, 5.4.1; thesis, 4.2.3)."""
     candidate = node.server_of(request.header)
-    if node.decides_alone or not _may_stand(node, candidate):
+    if node.decides_alone or node.doubt is not None or not _may_stand(node, candidate):
         return VoteResponse(node.header, node.term, granted=False)
     if not request.leadership_transfer and node.leader_is_alive() and not _leads(node, candidate):
         return VoteResponse(node.header, node.term, granted=False)
@@ -200,6 +200,7 @@ def on_pre_vote_request(node: Node, request: PreVoteRequest) -> PreVoteResponse:
     candidate = node.server_of(request.header)
     willing = (
         not node.decides_alone
+        and node.doubt is None
         and _may_stand(node, candidate)
         and (not node.leader_is_alive() or _leads(node, candidate))
         and request.term >= node.term
@@ -215,7 +216,8 @@ def _leads(node: Node, candidate: Server) -> bool:
 def on_timeout_now(node: Node, request: TimeoutNowRequest) -> TimeoutNowResponse:
     """The leader hands over (Raft thesis, 3.10): campaign at once, without a pre-vote. Nobody else can hand over while it lives."""
     hands_over = _leads(node, node.server_of(request.header)) or not node.leader_is_alive()
-    if hands_over and node.is_voter and node.role is not Role.LEADER and not node.disk_is_stuck():
+    able = node.is_voter and node.doubt is None and not node.disk_is_stuck()
+    if hands_over and able and node.role is not Role.LEADER:
         campaign(node, transfer=True)
     else:
         node.counters["timeout_now_ignored"] += 1

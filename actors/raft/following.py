@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from coterie.actors.raft.doubt import matched
 from coterie.actors.raft.node import Node, Role
 from coterie.proto.errors import WireError
 from coterie.proto.raft_codec import decode_configuration
@@ -135,6 +136,8 @@ def _take(node: Node, request: AppendRequest) -> None:
     commit = min(request.commit, request.prev_index + len(entries or ()))
     if commit > node.commit:
         node.set_commit(commit)
+    if node.doubt is not None:
+        matched(node, request.prev_index + len(entries or ()))
 
 
 def _check(request: AppendRequest, entries: tuple[Entry, ...]) -> list[tuple[int, Configuration]]:

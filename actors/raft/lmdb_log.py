@@ -11,7 +11,8 @@
   that came from elsewhere. `term` knows the term just before `first_index`, and nothing here assumes that a log begins at 1.
 - The ends of the log are in memory: an append reads nothing. The number of records must fit the two ends, so that a hole shows at opening.
 - A record that fails its CRC is a StorageError. There is no repair in place: the record may be one this server acknowledged, and a server
-  that forgets must not vote (Raft paper, section 5: what servers respond from is on stable storage first).
+  that forgets must not vote (Raft paper, section 5: what servers respond from is on stable storage first). `salvage` puts another file in its place, at the
+  next start, which says what is lost (`doubt`).
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ from typing import TYPE_CHECKING, Final
 from coterie.actors.errors import StorageError
 from coterie.actors.lmdb_env import DEFAULT_MAP_BYTES, META, Identity, Layout, LmdbEnvironment, Usage, seal, unseal
 from coterie.actors.lmdb_view import look
-from coterie.actors.raft.log import HardState, SnapshotMark
+from coterie.actors.raft.log import Doubt, HardState, SnapshotMark
 from coterie.actors.raft.log_format import (
+    KEY_DOUBT,
     KEY_HARD_STATE,
     KEY_SNAPSHOT,
     KEY_START,
     index_key,
     key_index,
+    pack_doubt,
     pack_entries,
     pack_hard_state,
     pack_snapshot,
     pack_start,
+    unpack_doubt,
     unpack_entry,
     unpack_hard_state,
     unpack_start,
@@ -44,13 +48,17 @@ from coterie.proto.raft_messages import CONFIGURATION, Configuration, Entry
 
 if TYPE_CHECKING:
     from coterie.actors.lmdb_env import Database, Transaction
+    from coterie.actors.raft.salvage import Kept
 
 LAYOUT: Final = Layout(
     kind="coterie raft log",
     format=1,
     databases=("log", "configurations"),
     metasync=True,
-    remedy="do not edit or copy it; remove this server from the quorum, move its data directory away and join it again empty: the leader sends it everything",
+    remedy=(
+        "start the node again: it keeps what is sound and fetches the rest; where it says that it cannot, do not edit or copy the file; "
+        "remove this server from the quorum, move its data directory away and join it again empty: the leader sends it everything"
+    ),
 )
 
 
@@ -61,6 +69,7 @@ class LmdbLog:
         self._environment = environment
         self._meta, self._log, self._configurations = (environment.database(name) for name in (META, "log", "configurations"))
         self._hard_state = HardState()
+        self._doubt: Doubt | None = None
         self._first, self._previous_term = 1, 0
         self._end = (0, 0)  # (index, term) of the last entry: one tuple, so that other threads never see half of a change
 
@@ -83,6 +92,35 @@ class LmdbLog:
             log.close()
             raise
         return log
+
+    @classmethod
+    def make(cls, path: Path, identity: Identity, kept: Kept) -> LmdbLog:
+        """A new log that holds what was kept of a damaged one, in one transaction."""
+        log = cls(LmdbEnvironment.open(path, LAYOUT, identity))
+        index, term = kept.before
+        records = pack_entries(kept.entries, index + 1)
+        configurations = [pack_entries([entry], entry.index)[0] for entry in kept.configurations]
+
+        def work(transaction: Transaction) -> None:
+            for key, body in ((KEY_START, pack_start(index + 1, term)), (KEY_HARD_STATE, pack_hard_state(kept.hard))):
+                transaction.put(key, seal(key, body), db=log._meta)
+            if index:
+                transaction.put(KEY_SNAPSHOT, seal(KEY_SNAPSHOT, pack_snapshot(index, term)), db=log._meta)
+            if kept.doubt is not None:
+                transaction.put(KEY_DOUBT, seal(KEY_DOUBT, pack_doubt(kept.doubt)), db=log._meta)
+            transaction.cursor(db=log._log).putmulti(records, append=True)
+            transaction.cursor(db=log._configurations).putmulti(configurations, append=True)
+
+        log._environment.write(work)
+        log._load()
+        return log
+
+    def doubt(self) -> Doubt | None:
+        return self._doubt
+
+    def settle(self) -> None:
+        self._environment.write(lambda transaction: transaction.delete(KEY_DOUBT, db=self._meta))
+        self._doubt = None
 
     @property
     def first_index(self) -> int:
@@ -231,7 +269,9 @@ class LmdbLog:
 
     def _load(self) -> None:
         with self._environment.read() as transaction:
-            start, hard_state = (transaction.get(key, db=self._meta) for key in (KEY_START, KEY_HARD_STATE))
+            start, hard_state, doubt = (transaction.get(key, db=self._meta) for key in (KEY_START, KEY_HARD_STATE, KEY_DOUBT))
+            if doubt is not None:
+                self._doubt = self._environment.opened("what it had lost", KEY_DOUBT, doubt, unpack_doubt)
             if start is not None:
                 self._first, self._previous_term = self._environment.opened("its start", KEY_START, start, unpack_start)
             if hard_state is not None:

@@ -32,6 +32,15 @@ class SnapshotMark:
     configuration: Configuration
 
 
+@attrs.define(frozen=True)
+class Doubt:
+    """Entries were lost that this server had acknowledged (see `doubt`): the last one it had, 0 when that is not known; and its term then, which is above none that
+    it has acknowledged anything in."""
+
+    last: int
+    term: int
+
+
 class LogReader(Protocol):
     """Stored entries, first_index..last_index inclusive; an empty log has last_index == first_index - 1 (0 and 1 when nothing was compacted)."""
 
@@ -55,6 +64,14 @@ class RaftLog(LogReader, Protocol):
     """The durable log of one server. One thread writes; any thread may read."""
 
     def hard_state(self) -> HardState: ...
+
+    def doubt(self) -> Doubt | None:
+        """What was lost of it and not made up for yet."""
+        ...
+
+    def settle(self) -> None:
+        """It is made up for. One transaction."""
+        ...
 
     def configuration(self) -> tuple[int, Configuration]:
         """(index, configuration) of the latest configuration entry in the log; (0, empty) when there is none."""

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable
 from typing import Final
 
-from coterie.actors.raft.log import HardState, SnapshotMark
+from coterie.actors.raft.log import Doubt, HardState, SnapshotMark
 from coterie.proto.errors import WireError
 from coterie.proto.raft_codec import decode_configuration, encode_configuration
 from coterie.proto.raft_messages import Entry
@@ -31,6 +31,7 @@ _START = struct.Struct(">BQQ")  # version, first index, term of the entry before
 KEY_HARD_STATE: Final = b"hard_state"
 KEY_START: Final = b"start"
 KEY_SNAPSHOT: Final = b"snapshot"
+KEY_DOUBT: Final = b"doubt"
 
 index_key = _INDEX.pack
 
@@ -112,6 +113,15 @@ def unpack_mark(body: bytes) -> SnapshotMark:
     if version != _VERSION:
         raise ValueError(f"record version {version} is not known")
     return SnapshotMark(index, term, configuration_index, configuration)
+
+
+def pack_doubt(doubt: Doubt) -> bytes:
+    """What was lost and is not made up for."""
+    return _START.pack(_VERSION, doubt.last, doubt.term)
+
+
+def unpack_doubt(body: bytes) -> Doubt:
+    return Doubt(*unpack_start(body))
 
 
 def pack_start(first_index: int, previous_term: int) -> bytes:

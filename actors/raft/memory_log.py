@@ -34,6 +34,12 @@ class MemoryLog:
     def hard_state(self) -> HardState:
         return self._hard_state
 
+    def doubt(self) -> None:
+        return None
+
+    def settle(self) -> None:
+        """There is never anything to settle."""
+
     def term(self, index: int) -> int:
         with self._lock:
             if index == self._start:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import attrs
 
 from coterie.actors.raft.cache import LogCache
-from coterie.actors.raft.log import HardState, LogReader, SnapshotMark
+from coterie.actors.raft.log import Doubt, HardState, LogReader, SnapshotMark
 from coterie.actors.raft.membership import Configurations
 from coterie.actors.raft.progress import Progress
 from coterie.actors.raft.ready import ConfigurationChanged, ElectionEnded, Event, LeaderChanged, LostLeadership, Send, SendSnapshot
@@ -63,7 +63,9 @@ class Node:
         previous_configuration: Callable[[int], tuple[int, Configuration]],
         now: float,
         random: Random,
+        doubt: Doubt | None = None,
     ) -> None:
+        self.doubt = doubt
         self.me, self.settings, self.now, self.random = me, settings, now, random
         self.header = Header(me.id, me.address)
         self.log = LogCache(log, settings.cache_bytes)
@@ -143,7 +145,7 @@ class Node:
         truly decides alone voted for itself in its term, or its log reaches into it; who catches up has its leader's later term and an older
         log. (A vote for itself is withdrawn when it follows another leader of that term: see `following`.)
         """
-        if not self.is_voter or self.quorum > 1:
+        if not self.is_voter or self.quorum > 1 or self.doubt is not None:
             return False
         return self.voted_for == self.me.id or self.log.last_term == self.term
 

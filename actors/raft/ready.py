@@ -131,7 +131,17 @@ class TransferFailed:
     reason: str
 
 
-Event = LeaderChanged | ElectionStarted | ElectionEnded | BecameLeader | LostLeadership | ConfigurationChanged | TransferFailed
+@attrs.define(frozen=True)
+class DoubtSettled:
+    """What this server had lost of its log is here again: it votes from now on."""
+
+    term: int
+    index: int
+
+
+Event = (
+    DoubtSettled | LeaderChanged | ElectionStarted | ElectionEnded | BecameLeader | LostLeadership | ConfigurationChanged | TransferFailed
+)
 
 
 @attrs.define

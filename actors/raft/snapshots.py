@@ -11,6 +11,7 @@ A snapshot holds only what is committed. It may therefore be installed whoever l
 
 from __future__ import annotations
 
+from coterie.actors.raft.doubt import matched
 from coterie.actors.raft.following import follow, is_strange
 from coterie.actors.raft.log import SnapshotMark
 from coterie.actors.raft.node import Node, Role
@@ -66,6 +67,13 @@ def install(node: Node, mark: SnapshotMark) -> bool:
     """The state machine holds everything up to `mark`, durably. True when that also replaces the log, and with it what the state machine was given."""
     if mark.index <= node.commit or node.role is Role.LEADER:  # a leader has all that is committed, and finds out by itself
         return False
+    replaced = _install(node, mark)
+    if node.doubt is not None:
+        matched(node, mark.index)
+    return replaced
+
+
+def _install(node: Node, mark: SnapshotMark) -> bool:
     if node.log.matches(mark.index, mark.term):
         node.set_commit(mark.index)
         return False

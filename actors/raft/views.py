@@ -32,6 +32,7 @@ def raft_view(core: RaftCore, me: str, now: float, counters: dict[str, int], whe
         last_index=core.last_index,
         ready=core.serving,
         silent=core.silent(now),
+        in_doubt=core.doubt is not None,
         servers=tuple(
             attrs.evolve(_peer_view(core, server, server.id == me, progress.get(server.id), now), reached_at=where(server.id))
             for server in core.configuration.servers

@@ -70,7 +70,10 @@ LAYOUT: Final = Layout(
     format=1,
     databases=("topics", "batches", "dedupe"),
     metasync=False,
-    remedy="remove this server from the quorum, move its data directory (and its repl_buffer_dir) away and join it again empty: the leader sends it everything",
+    remedy=(
+        "start the node again: what is lost comes again from its log or its leader; where that fails, "
+        "remove this server from the quorum, move its data directory (and its repl_buffer_dir) away and join it again empty: the leader sends it everything"
+    ),
 )
 
 

@@ -20,6 +20,8 @@ review of the difference.
 | `isolate A …`, `block A>B …`, `heal` | a silent partition around A …; one direction of one link; all of it is over |
 | `allow A>B N` | N more messages from A pass to B, then the direction is blocked |
 | `stop A …`, `restart A …`, `wipe A` | the process dies; comes back with its disk; comes back with an empty one |
+| `damage A INDEX` | the entries from INDEX on are found damaged when A, which is stopped, comes back |
+| `doubts` | who does not vote, since it has lost what it had acknowledged |
 | `compact A [INDEX]` | what is applied (up to INDEX) goes from A's log |
 | `freeze A`, `thaw A` | its disk does not answer; answers again |
 | `pass SECONDS` | |
@@ -46,7 +48,7 @@ import attrs
 
 from coterie.actors.raft.membership import AddNonvoter, AddVoter, RemoveServer
 from coterie.actors.raft.node import Role
-from coterie.actors.raft.ready import BecameLeader, ConfigurationChanged, LostLeadership, TransferFailed
+from coterie.actors.raft.ready import BecameLeader, ConfigurationChanged, DoubtSettled, LostLeadership, TransferFailed
 from coterie.actors.raft.refusals import Refusal
 from coterie.actors.raft.settings import Settings
 from coterie.proto.raft_messages import BARRIER, COMMAND, CONFIGURATION, NONVOTER, NOOP, Entry, PreVoteRequest, VoteRequest
@@ -115,6 +117,8 @@ class Scenario:
                     self._said.append(f"{member.name} leads in term {event.term}")
                 case LostLeadership():
                     self._said.append(f"{member.name} leads no more in term {event.term}: {event.reason}")
+                case DoubtSettled():
+                    self._said.append(f"{member.name} has caught up with what it lost, and votes")
                 case TransferFailed():
                     self._said.append(f"{member.name} did not hand over to {event.target}: {event.reason}")
                 case ConfigurationChanged():
@@ -175,6 +179,15 @@ class Scenario:
     def _wipe(self, name: str) -> None:
         self.cluster[name].disk = SimDisk()
         self._restart(name)
+
+    def _damage(self, name: str, index: str) -> None:
+        self.cluster[name].disk.damage(int(index))
+
+    def _doubts(self) -> None:
+        for member in self.cluster.alive():
+            doubt = member.core.doubt
+            if doubt is not None:
+                self._said.append(f"{member.name} does not vote: it had entries up to {doubt.last}, and was in term {doubt.term}")
 
     def _forget(self, name: str) -> None:
         self._heard[name] = self._abandoned[name] = 0

@@ -5,7 +5,7 @@ What was compacted away cannot be read by the server any more; the simulator kee
 
 from __future__ import annotations
 
-from coterie.actors.raft.log import HardState, SnapshotMark
+from coterie.actors.raft.log import Doubt, HardState, SnapshotMark
 from coterie.proto.raft_codec import decode_configuration
 from coterie.proto.raft_messages import CONFIGURATION, Configuration, Entry
 
@@ -17,6 +17,15 @@ class SimDisk:
         self.log: list[Entry] = []
         self.start = 0
         self.hard = HardState()
+        self.doubt: Doubt | None = None
+
+    def damage(self, index: int) -> None:
+        """The entries from `index` on are found damaged, and given up."""
+        assert index > self.start
+        if index <= len(self.log):
+            last = max(len(self.log), self.doubt.last if self.doubt else 0)
+            self.doubt = Doubt(last, self.hard.term)
+            del self.log[index - 1 :]
 
     @property
     def first_index(self) -> int:

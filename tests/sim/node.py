@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from coterie.actors.raft.core import RaftCore
 from coterie.actors.raft.log import SnapshotMark
 from coterie.actors.raft.node import Role
-from coterie.actors.raft.ready import BecameLeader, Ready
+from coterie.actors.raft.ready import BecameLeader, DoubtSettled, Ready
 from coterie.proto.raft_messages import AppendResponse, Entry, Server, TimeoutNowRequest, VoteResponse
 from tests.sim.disk import SimDisk
 from tests.sim.network import Connection
@@ -68,6 +68,7 @@ class SimNode:
             self.applied,
             kernel.now,
             random,
+            self.disk.doubt,
         )
         self._term, self._commit, self._generation = self.core.term, self.core.commit, 0
         kernel.note(self.id, "start", f"term {self.core.term} last {self.core.last_index} applied {self.applied}")
@@ -249,6 +250,8 @@ class SimNode:
         for event in ready.events:
             world.kernel.note(self.id, "event", event)
             world.application.event(self, event)
+            if isinstance(event, DoubtSettled):
+                self.disk.doubt = None
             if isinstance(event, BecameLeader):
                 world.leader_rises(self)
 

@@ -96,13 +96,14 @@ class Oracle:
 
     def matches(self, node: SimNode) -> None:
         """What the leader believes to be on a follower's disk is there. One that was paused, and has not heard of its successor, believes what was: the
-        successor may have had it cut off again, or the follower removed and emptied."""
+        successor may have had it cut off again, or the follower removed and emptied; and one whose disk was damaged is believed until its connection ends."""
         if max(self.leaders, default=0) > node.core.term:
             return
         for progress in node.core._node.progress.values():
             if progress.match:
                 term = term_of(node, progress.match)
-                held = self.world.nodes[progress.peer].disk.holds(progress.match, term)
+                disk = self.world.nodes[progress.peer].disk
+                held = disk.holds(progress.match, term) or disk.doubt is not None
                 self.kernel.require(held, f"{node.id} believes {progress.peer} to hold {progress.match} of term {term}")
 
     def committed(self, node: SimNode, first: int, last: int) -> None:
@@ -118,7 +119,11 @@ class Oracle:
                 term == node.core.term, f"{node.id} leads term {node.core.term} and commits {last} of term {term} by counting"
             )
             voters = node.core.configuration.voters()
-            holders = [voter.id for voter in voters if self.world.nodes[voter.id].disk.holds(last, term)]
+            disks = {voter.id: self.world.nodes[voter.id].disk for voter in voters}
+            # An acknowledgement may be counted after its disk was damaged: it was true, and that server does not vote before it has it all again.
+            holders = [
+                name for name, disk in disks.items() if disk.holds(last, term) or (disk.doubt is not None and last <= disk.doubt.last)
+            ]
             self.kernel.require(
                 2 * len(holders) > len(voters),
                 f"durability: {node.id} commits {last} of term {term}, which only {holders} hold",

@@ -174,7 +174,17 @@ class RaftWorld:
         if self.healing:
             return
         kernel = self.kernel
-        actions = (self._crash, self._crash, self._partition, self._partition, self._unblock, self._pause, self._break, self._slow_disk)
+        actions = (
+            self._crash,
+            self._crash,
+            self._partition,
+            self._partition,
+            self._unblock,
+            self._pause,
+            self._break,
+            self._slow_disk,
+            self._damage,
+        )
         if self.compacts and kernel.chance(0.6):
             self._compact()
         kernel.random.choice((*actions, *[self._change] * (8 if self.turnover else 3), self._transfer, self._take_over))()
@@ -233,6 +243,22 @@ class RaftWorld:
         node.crash()
         self.kernel.after(self.kernel.between(0.01, longest), lambda: node.up or node.start())
 
+    def _damage(self) -> None:
+        """A server dies, and finds at its return that the end of its log is damaged; one at a time, and not where its vote is needed for every leader."""
+        node = self._any()
+        if node is None or not node.core.configuration.is_voter(node.id) or len(node.core.configuration.voters()) < 3:
+            return
+        if self.in_doubt() or node.disk.last_index <= node.applied:
+            return
+        self._down(node, 2.0)
+        first = self.kernel.random.randint(max(node.applied, node.disk.start) + 1, node.disk.last_index)
+        node.disk.damage(first)
+        self.kernel.note(node.id, "damaged", (first, node.disk.doubt))
+        self.kernel.seen["damaged logs"] += 1
+
+    def in_doubt(self) -> bool:
+        return any(node.disk.doubt is not None for node in self.nodes.values())
+
     def _pause(self) -> None:
         node = self._any()
         if node is not None:
@@ -280,7 +306,7 @@ class RaftWorld:
     def _change(self) -> None:
         """Add, promote, demote by removal, remove; now and then a server leaves, loses its log, and comes back under its name."""
         leader = self.leader()
-        if leader is None or self.replacing is not None:
+        if leader is None or self.replacing is not None or self.in_doubt():
             return
         name = self.kernel.random.choice(list(self.nodes))
         server, voters = self.nodes[name].server, leader.core.configuration.voters()

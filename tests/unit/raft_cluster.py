@@ -11,7 +11,7 @@ from typing import Any
 from coterie.actors.raft.core import RaftCore
 from coterie.actors.raft.log import SnapshotMark
 from coterie.actors.raft.node import Role
-from coterie.actors.raft.ready import Ready, Send, SendSnapshot
+from coterie.actors.raft.ready import DoubtSettled, Ready, Send, SendSnapshot
 from coterie.actors.raft.settings import Settings
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import COMMAND, NONVOTER, OWN_SNAPSHOT, VOTER, Configuration, Entry, Header, Server, SnapshotRequest
@@ -42,6 +42,7 @@ class Member:
             applied,
             now,
             Random(name),
+            self.disk.doubt,
         )
         self.applied: list[Entry] = []
         self.contexts: list[Any] = []
@@ -84,6 +85,8 @@ class Member:
             if ready.committed:
                 self.core.applied_to(self.applied[-1].index)
             self.events += ready.events
+            if any(isinstance(event, DoubtSettled) for event in ready.events):
+                self.disk.doubt = None
             self.abandoned += ready.abandoned
 
     def take_snapshot(self) -> tuple[SnapshotMark, list[Entry]]:

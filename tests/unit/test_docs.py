@@ -30,6 +30,7 @@ ELSEWHERE = {
     "members.json",
     "peers.json",
     "quorum.json",
+    "damaged.json",
 }
 # Names of go-cluster's API, for the page that maps them to ours.
 OF_GO_CLUSTER = frozenset(
