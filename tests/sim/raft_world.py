@@ -246,7 +246,12 @@ class RaftWorld:
     def _damage(self) -> None:
         """A server dies, and finds at its return that the end of its log is damaged; one at a time, and not where its vote is needed for every leader."""
         node = self._any()
-        if node is None or not node.core.configuration.is_voter(node.id) or len(node.core.configuration.voters()) < 3:
+        known = [other.disk.configuration()[1] for other in self.nodes.values()]
+        known += [other.core.configuration for other in self.nodes.values() if other.up]
+        agreed = all(
+            configuration == known[0] for configuration in known
+        )  # a change under way may leave two voters, each of whom is needed
+        if node is None or not agreed or not known[0].is_voter(node.id) or len(known[0].voters()) < 3:
             return
         if self.in_doubt() or node.disk.last_index <= node.applied:
             return
