@@ -89,6 +89,8 @@ class Node:
         self.last_number = 0  # for links and sessions
         self.votes: dict[str, bool] = {}
         self.transferring_to_me = False
+        self.pre_vote_asked: dict[str, float] = {}  # when each voter was last asked
+        self.pre_vote_hang_ups: dict[str, int] = {}  # how often in a row it hung up instead of an answer
 
         self.stood_still = (float("-inf"), float("-inf"))  # from when to when its shell last waited for the disk and heard nobody
         self.progress: dict[str, Progress] = {}  # of a leader; also of servers that were removed, till they know it

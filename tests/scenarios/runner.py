@@ -23,6 +23,7 @@ review of the difference.
 | `damage A INDEX` | the entries from INDEX on are found damaged when A, which is stopped, comes back |
 | `doubts` | who does not vote, since it has lost what it had acknowledged |
 | `compact A [INDEX]` | what is applied (up to INDEX) goes from A's log |
+| `no-pre-vote A …` | A … know no pre-vote: they hang up on the question, as hashicorp/raft before 1.7 does |
 | `freeze A`, `thaw A` | its disk does not answer; answers again |
 | `pass SECONDS` | |
 | `doze SECONDS` | time passes in which everybody stands still: whoever wakes believes that the leader is gone |
@@ -191,6 +192,9 @@ class Scenario:
 
     def _forget(self, name: str) -> None:
         self._heard[name] = self._abandoned[name] = 0
+
+    def _no_pre_vote(self, *names: str) -> None:
+        self.cluster.without_pre_vote |= set(names)
 
     def _freeze(self, name: str) -> None:
         self.cluster[name].stuck = True

@@ -14,7 +14,18 @@ from coterie.actors.raft.node import Role
 from coterie.actors.raft.ready import DoubtSettled, Ready, Send, SendSnapshot
 from coterie.actors.raft.settings import Settings
 from coterie.proto.raft_codec import encode_configuration
-from coterie.proto.raft_messages import COMMAND, NONVOTER, OWN_SNAPSHOT, VOTER, Configuration, Entry, Header, Server, SnapshotRequest
+from coterie.proto.raft_messages import (
+    COMMAND,
+    NONVOTER,
+    OWN_SNAPSHOT,
+    VOTER,
+    Configuration,
+    Entry,
+    Header,
+    PreVoteRequest,
+    Server,
+    SnapshotRequest,
+)
 from tests.sim.disk import SimDisk
 
 
@@ -115,6 +126,7 @@ class RaftCluster:
         self.gone: set[str] = set()
         self.links: set[tuple[str, str]] = set()
         self.cut_off: set[str] = set()
+        self.without_pre_vote: set[str] = set()  # they hang up on the question
         self.allowed: dict[tuple[str, str], int] = {}  # (from, to): how many more messages pass in this direction; the rest is lost
         self.sent: list[tuple[str, Send]] = []
         self.configuration = Configuration(tuple(server(n) for n in names) + tuple(server(n, NONVOTER) for n in nonvoters))
@@ -172,11 +184,19 @@ class RaftCluster:
             for send in sends:
                 self.sent.append((member.name, send))
                 busy = True
-                if self.reaches(member.name, send.peer) and self._passes(member.name, send.peer):
+                if send.peer in self.without_pre_vote and isinstance(send.request, PreVoteRequest):
+                    self._hang_up(member, send)
+                elif self.reaches(member.name, send.peer) and self._passes(member.name, send.peer):
                     answer = self[send.peer].answer(send.request, self.now) if not self[send.peer].stuck else None
                     if answer is not None and self._passes(send.peer, member.name):
                         member.core.response(send.peer, send.token, answer, self.now)
         return busy
+
+    def _hang_up(self, member: Member, send: Send) -> None:
+        if (member.name, send.peer) in self.links and self.reaches(member.name, send.peer):
+            self.links.discard((member.name, send.peer))
+            member.core.response(send.peer, send.token, None, self.now)
+            member.core.disconnected(send.peer, self.now)
 
     def _send_snapshot(self, member: Member, wish: SendSnapshot) -> None:
         mark, history = member.take_snapshot()
