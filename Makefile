@@ -7,7 +7,7 @@ SEEDS ?= 1000
 ROUNDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types contracts unit long sim chaos siege bench demo docs reference proto clean
+.PHONY: help install test lint types contracts unit long sim chaos siege failover calm bench demo docs reference proto clean
 
 help:
 	@echo "make test     lint, types, import contracts and tests (creates the environment first)"
@@ -16,6 +16,8 @@ help:
 	@echo "make bench    benchmarks beside their baselines"
 	@echo "make sim      the deterministic simulator (SEEDS=1000)"
 	@echo "make chaos    faults of processes and of the network under load, on real nodes (ROUNDS=100)"
+	@echo "make failover how long no write is taken when a leader dies or stands still, beside hashicorp/raft"
+	@echo "make calm     ten minutes of full load, and no election"
 	@echo "make siege    records of all sizes, and hostile clients on every port, on real nodes"
 	@echo "make docs     the documentation as pages, in build/site"
 	@echo "make reference  regenerate the pages that are made from the code"
@@ -62,6 +64,12 @@ sim: install
 
 chaos: install
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
+
+failover: install
+	$(BIN)/python -m tests.chaos.failover
+
+calm: install
+	$(BIN)/python -m tests.chaos.calm
 
 siege: install
 	$(BIN)/python -m tests.product.chaos

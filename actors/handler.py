@@ -84,8 +84,9 @@ class HandlerActor(Actor):
         """Runs on every node for every dead letter, whichever node's handler had failed. One that fails here too often is skipped, and counted."""
 
     def handle_apply(self, index: int, op: str, data: bytes) -> bytes | None:
-        """Runs on every node for every command, in one order; `index` counts the commands from 1. It must be deterministic: the same state and the same
-        commands, the same result. What it raises is the command's outcome (HandlerFailed, for the proposer), and no reason to try it again."""
+        """Runs on every node for every command, in one order; `index` counts the commands from 1, also those that are not given again (the retries of a
+        session), so it may skip. It must be deterministic: the same state and the same commands, the same result. What it raises is the command's outcome
+        (HandlerFailed, for the proposer), and no reason to try it again."""
         raise HandlerFailed(f"no handler for commands: {type(self).__name__} does not override handle_apply (op {op!r})")
 
     def handle_snapshot(self) -> Iterator[bytes]:

@@ -12,8 +12,9 @@
 nothing of that topic until all of it is answered, then goes on with the next epoch. So a publisher's records stay in order: what was refused is never
 overtaken. Topics do not stop one another: refusing the whole session was simpler, and would let one topic whose handler fails stop all the others.
 
-When leadership moves, the follower lets the old link finish for `DRAIN` seconds before it opens the next: an answer that is still on its way must not
-be followed by a second try behind younger records.
+When leadership moves, the follower lets the old link finish before it opens the next: an answer that is still on its way must not be followed by a second
+try behind younger records. It waits `DRAIN` seconds from the last answer on, or from the first batch that had none. So a leader that was replaced because it fell
+silent, and has had that patience already, gets `LAST_CHANCE` seconds more and no second `DRAIN`.
 
 Bounded: `MOST_BYTES` on the link, and `MOST_BATCHES` of a topic, so that load makes the batches here too.
 """
@@ -37,6 +38,7 @@ from coterie.proto.record_batch import MAX_RECORDS, encode_batch
 MOST_BYTES: Final = 8 << 20
 MOST_BATCHES: Final = 4
 DRAIN: Final = 1.0  # seconds
+LAST_CHANCE: Final = 0.25  # seconds
 PAUSE: Final = 0.05  # seconds after a refusal or a broken link
 HOLD: Final = 0.75  # of its remaining time a batch may wait at the leader; the rest is for the refusal's way back
 LAST_TRY: Final = 1.0  # seconds: with less left, a chunk that was refused for overload is not sent again
@@ -106,6 +108,7 @@ class Forwarding:
         self._linked_to = ""
         self._leader_id = ""
         self._drained_by: float | None = None
+        self._heard = 0.0  # when the leader answered last, or when what it has not answered began to be out
         self._open_after = 0.0
         self._next_id = 0
         self._out_bytes = 0
@@ -120,7 +123,7 @@ class Forwarding:
         """Who leads now; "" when nobody else is known to."""
         self._leader_id = leader_id
         if self._link is not None and self._linked_to != leader_id and self._drained_by is None:
-            self._drained_by = now + DRAIN
+            self._drained_by = max(now + LAST_CHANCE, self._heard + DRAIN)
         self._finish_drain(now)
 
     @property
@@ -151,6 +154,7 @@ class Forwarding:
             return  # of a link that was given up: its batches have had their outcome
         if sent.span is not None:
             TRACING.finish(sent.span, error)
+        self._heard = now
         topic = self._topics[sent.topic]
         topic.out -= 1
         self._out_bytes -= sent.size
@@ -227,6 +231,8 @@ class Forwarding:
         span = spans.forward(self._node, self._linked_to, name, chunks) if TRACING.on else None
         if self._link is None or not self._link.send(self._next_id, data, spans.text_of(span)):
             return False
+        if not self._sent:
+            self._heard = now
         self._sent[self._next_id] = _Sent(name, chunks, size, span)
         topic.out += 1
         self._out_bytes += size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import attrs
 
 from tests.chaos.faults import Deck, Fault
 from tests.chaos.histories import check_lists, read_operations
+from tests.chaos.registers import check_registers
 from tests.chaos.world import World, world
 from tests.product.checks import check_same
 
@@ -33,12 +35,14 @@ class Figures:
     taken_over: dict[str, list[float]] = attrs.field(factory=lambda: defaultdict(list))
     healed: list[float] = attrs.field(factory=list)
     outcomes: Counter[str] = attrs.field(factory=Counter)
+    commands: Counter[str] = attrs.field(factory=Counter)
     snapshots: int = 0
 
     def lines(self) -> list[str]:
         rows = [f"  {name:<44} {spread(times)}" for name, times in sorted(self.taken_over.items())]
         return [
-            f"  appends: {sum(self.outcomes.values())}: {dict(sorted(self.outcomes.items()))}; snapshots installed: {self.snapshots}",
+            f"  appends: {sum(self.outcomes.values())}: {dict(sorted(self.outcomes.items()))}",
+            f"  registers: {dict(self.commands)}; snapshots installed: {self.snapshots}",
             f"  from the heal until every node has had a write acknowledged: {spread(self.healed)}",
             "  from the last blow to the next acknowledged write, where a quorum was left:",
             *rows,
@@ -56,6 +60,7 @@ class Campaign:
         self.world, self.random, self.tell = world_, rng, tell
         self.deck = Deck(rng, len(world_.nodes), world_.network is not None)
         self.figures = Figures()
+        self.looked = 0
         self.blows: list[tuple[Fault, int, int]] = []  # since the last look: fault, its last blow, the heal
 
     def run(self, rounds: int) -> Figures:
@@ -95,6 +100,10 @@ class Campaign:
         operations = read_operations(world_.history_path(node) for node in world_.nodes)
         history = check_same(world_.nodes)
         self.figures.outcomes = check_lists(history, operations)
+        self.figures.commands["commands applied"] = world_.wait_same_registers(60)
+        checked, undecided = check_registers(list(world_.directory.glob("*.registers")), self.looked)
+        self.figures.commands += Counter({"operations checked": checked, "of them undecided": undecided})
+        self.looked = time.monotonic_ns()
         self.figures.snapshots += world_.snapshots_installed()
         acknowledged = sorted((operation.began, operation.ended) for operation in operations if operation.outcome == "ok")
         for fault, fell, healing in self.blows:
@@ -102,7 +111,9 @@ class Campaign:
                 first = min((ended for began, ended in acknowledged if began >= fell), default=healing)
                 self.figures.taken_over[fault.name].append((first - fell) / 1e9)
         self.blows.clear()
-        self.tell(f"looked at: {sum(map(len, history.values()))} records, one order on all nodes; {dict(self.figures.outcomes)}")
+        self.tell(
+            f"looked at: {sum(map(len, history.values()))} records, one order on all nodes; {dict(self.figures.outcomes)}; registers: {dict(self.figures.commands)}"
+        )
 
 
 def run(directory: Path, count: int, rounds: int, seed: int, tell: Tell, pause: float = 0.03) -> Figures:

@@ -15,14 +15,17 @@ import os
 import random
 import threading
 import time
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pykka
 
-from coterie import CoterieError, Indeterminate, Publish
+from coterie import CoterieError, Indeterminate, NoQuorum, NotLeader, Overloaded, Publish
 
 LISTS: Final = ("list/a", "list/b", "list/c")
+REFUSED: Final = (NoQuorum, NotLeader, Overloaded)  # certainly not carried out
 PATIENCE: Final = 4.0  # seconds that an operation may take before its outcome is named
 
 
@@ -51,6 +54,7 @@ class Client(threading.Thread):
         self.random = random.Random(self.name)
         self.stopping = threading.Event()
         self.numbers = itertools.count()
+        self.surprises: list[str] = []  # answers that are none of the named outcomes
 
     def run(self) -> None:
         while not self.stopping.wait(self.pause * self.random.uniform(0.5, 1.5)):
@@ -63,12 +67,15 @@ class Client(threading.Thread):
         """-> (outcome, result); the reason in the place of the result when there is none."""
         try:
             return "ok", self.cluster.ask(message)
+        except REFUSED as error:
+            return "no", f"{type(error).__name__}: {error}"
         except Indeterminate as error:
             return "unknown", str(error)
-        except CoterieError as error:
-            return "no", f"{type(error).__name__}: {error}"
         except pykka.ActorDeadError:  # the node is being stopped
             return "unknown", "stopped"
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is none of the outcomes that have a name
+            self.surprises.append(f"{self.name}: {message!r:.100}: {error!r}")
+            return "unknown", repr(error)
 
 
 class Publisher(Client):
@@ -115,6 +122,35 @@ class Retrier(Publisher):
             if self.stopping.wait(0.05):
                 self.history.end(operation, "unknown", result)
                 return
+
+
+class Flood(threading.Thread):
+    """Keeps `in_flight` publishes under way, and counts."""
+
+    def __init__(self, cluster: Any, in_flight: int, size: int) -> None:
+        super().__init__(daemon=True)
+        self.cluster, self.data = cluster, b"." * size
+        self.room = threading.Semaphore(in_flight)
+        self.in_flight = in_flight
+        self.stopping = threading.Event()
+        self.acked = 0
+        self.failed: Counter[str] = Counter()
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            self.room.acquire()
+            future = self.cluster.ask(Publish("flood", self.data), block=False)
+            future.on_done(partial(self.done, future))
+        for _ in range(self.in_flight):
+            self.room.acquire()
+
+    def done(self, future: Any) -> None:
+        self.room.release()
+        try:
+            future.get(timeout=0)
+            self.acked += 1
+        except CoterieError as error:
+            self.failed[type(error).__name__] += 1
 
 
 def left_open(path: str) -> list[tuple[str, str]]:

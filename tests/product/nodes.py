@@ -136,7 +136,7 @@ class Node:
     def deliveries_path(self) -> Path:
         return self.directory / f"{self.name}.deliveries"
 
-    def start(self, deadline: float = 20) -> Node:
+    def start(self, deadline: float = 60) -> Node:
         settings = {"config": self.config, "deliveries": str(self.deliveries_path), "handler": self.handler, "poison": self.poison}
         self._ended = False
         begin = len(self.lines)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from coterie.actors.errors import Indeterminate, InvalidRequest, NoQuorum, NotLeader, Overloaded
 from coterie.actors.messages import Publish, Published
+from coterie.actors.replication.forwarding import Forwarding
 from coterie.actors.replication.messages import ForwardedBatch
 from coterie.actors.replication.publisher import Limits
+from coterie.actors.replication.waiting import Waiting
 from coterie.proto.forwarding import encode_forward
 from coterie.proto.record_batch import encode_batch
 from tests.unit.replication_support import actor_of, cluster, eventually
@@ -204,6 +207,33 @@ def test_a_leader_that_falls_silent_is_waited_for_only_so_long():
         with pytest.raises(Indeterminate):
             lost.get(timeout=WAIT)
         assert after.get(timeout=WAIT).seq == 1
+
+
+@pytest.mark.parametrize(("answered", "replaced", "given_up"), [(None, 11.4, 11.65), (None, 10.3, 11.0), (11.3, 11.4, 12.3)])
+def test_who_had_its_patience_before_it_was_replaced_is_not_waited_for_once_more(answered, replaced, given_up):
+    """A record goes out at 10 s, and another at 10.1 s that stays without an answer; times are seconds."""
+    opened, failed = [], []
+    waiting = Waiting(1 << 20, 60.0, 100, 1 << 20)
+
+    def open_link(leader, link_id):
+        opened.append(leader)
+        return SimpleNamespace(send=lambda *_: True, close=lambda: None)
+
+    forwarding = Forwarding(open_link, waiting, 64, 1 << 20, lambda count, error: failed.append(error))
+    forwarding.follow("n1", 9.0)
+    for now in (10.0, 10.1):
+        waiting.add(Publish("t", b"x"), None)
+        forwarding.forward(now, 0.0)
+    if answered is not None:
+        forwarding.replied(1, 1, None, Indeterminate("?"), answered)
+        failed.clear()
+    forwarding.follow("n2", replaced)
+    for now, over in ((given_up - 0.01, False), (given_up + 0.01, True)):
+        forwarding.forward(now, 0.0)
+        assert (forwarding.drained, bool(failed)) == (over, over)
+    waiting.add(Publish("t", b"y"), None)
+    forwarding.forward(given_up + 0.1, 0.0)
+    assert opened == ["n1", "n2"]
 
 
 def test_a_session_that_is_over_leaves_nothing_behind():
