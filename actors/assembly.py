@@ -68,6 +68,7 @@ class Rooms:
     raft: Ref
     membership: Ref
     publisher: Ref
+    reads: Ref
     events: Ref
 
     def __init__(self, config: Config, supervisor: Any, on_crash: Callable[[Crash], None]) -> None:
@@ -110,6 +111,7 @@ class Rooms:
         replication = self._replication
         assert replication is not None
         self.publisher = replication.start(raft)
+        self.reads = replication.reads
         self._closing.append(replication.stop)
         raft.tell(SetSink(self.publisher))
         if config.app_handlers is not None:
@@ -223,6 +225,7 @@ class Rooms:
             ),
             foreign_link=self.foreign_client,
             told=self._leader_told,
+            read_index=self.wires.read_index,
             retry=config.repl_retry,
             attempts=config.repl_attempts,
             letters=config.dead_letter_topic,
@@ -329,6 +332,9 @@ class Rooms:
         if self.tls is not None:
             counters |= {f"tls: {reason}": count for reason, count in self.tls.counters.snapshot().items()}
         return counters if self._replication is None else {**counters, **self._replication.counters()}
+
+    def read_counters(self) -> dict[str, int]:
+        return self._replication.read_counters() if self._replication is not None else {}
 
     def tidy(self) -> None:
         """Every few seconds."""

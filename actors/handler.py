@@ -25,7 +25,7 @@ from coterie.actors.dead_letters import read_letter
 from coterie.actors.errors import HandlerFailed
 from coterie.actors.handler_commands import apply_commands, support_of
 from coterie.actors.messages import DeadLetter
-from coterie.actors.room_messages import ApplyCommands, BeginCommands, Deliver, Delivered, HandleRead, HandleWrite
+from coterie.actors.room_messages import ApplyCommands, BeginCommands, Deliver, Delivered, HandleRead, HandleReads, HandleWrite
 from coterie.actors.traced import traced_apply, traced_call, traced_handler
 from coterie.actors.tracing import TRACING
 
@@ -74,7 +74,7 @@ class HandlerActor(Actor):
         raise HandlerFailed(f"no handler for writes: {type(self).__name__} does not override handle_write (op {op!r})")
 
     def handle_read(self, op: str, request: bytes) -> bytes:
-        """Runs on the leader."""
+        """Runs on the leader, or, for a read with a `consistency`, on the node that was asked."""
         raise HandlerFailed(f"no handler for reads: {type(self).__name__} does not override handle_read (op {op!r})")
 
     def handle_sync(self, topic: str, data: bytes) -> None:
@@ -107,6 +107,8 @@ class HandlerActor(Actor):
             return self._deliver_letters(message) if message.letters else self._deliver(message)
         if isinstance(message, ApplyCommands):
             return self._apply(message)
+        if isinstance(message, HandleReads):
+            return self._handle_reads(message)
         if isinstance(message, HandleWrite):
             return self._call(self.handle_write, "handle write", message)
         if isinstance(message, HandleRead):
@@ -177,6 +179,15 @@ class HandlerActor(Actor):
             traced_handler(record, lambda topic, data: self.handle_dead_letter(letter))(record.topic, letter.data)
         else:
             self.handle_dead_letter(letter)
+
+    def _handle_reads(self, message: HandleReads) -> list[bytes | HandlerFailed]:
+        answers: list[bytes | HandlerFailed] = []
+        for op, data, trace in message.reads:
+            try:
+                answers.append(self._call(self.handle_read, "handle read", HandleRead(op, data, trace, message.node)))
+            except HandlerFailed as error:
+                answers.append(error)
+        return answers
 
     def _call(self, method: Any, name: str, message: HandleWrite | HandleRead) -> bytes:
         op, call = message.op, method

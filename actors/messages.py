@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import attrs
 
 Acks = Literal["quorum", "leader"]
+Consistency = Literal["linearizable", "lease", "local"]
 
 
 def _listed(data: Any) -> Any:
@@ -85,11 +86,17 @@ class Write:
 
 @attrs.define(frozen=True)
 class Read:
-    """Run `handle_read(op, data)` on the leader, which has a valid lease when it answers. -> bytes."""
+    """Run `handle_read(op, data)`. -> bytes. Raises InvalidRequest, HandlerFailed, NoQuorum, Overloaded.
+
+    consistency: None: on the leader, whose leadership a quorum has confirmed after the read came. On this node itself, whichever it is: "linearizable": its
+    handler has had every command that was acknowledged anywhere before the read was asked; "lease": the same, but the leader's clock vouches for its leadership
+    while its lease lasts; "local": at once, from whatever this node's handler has, which may be old.
+    """
 
     op: str
     data: bytes = b""
     timeout: float | None = None
+    consistency: Consistency | None = None
 
 
 @attrs.define(frozen=True)

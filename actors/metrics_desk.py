@@ -75,6 +75,7 @@ class MetricsDesk:
     def _refresh(self) -> None:
         rooms, metrics = self._rooms, self.metrics
         metrics.room_counters("management", rooms.management_counters())
+        metrics.room_counters("reads", rooms.read_counters())
         metrics.log_records_dropped(logs.backlog.dropped)
         self._show_storage()
         for which, end in rooms.tls.expiries().items() if rooms.tls is not None else ():

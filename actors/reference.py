@@ -1,8 +1,8 @@
 """The reference that a user of a node holds: pykka's, with a short way for what comes often, and an end to every wait.
 
 A `Publish`, a `PublishMany` or an `Apply` goes straight into the publisher's inbox. By way of the supervisor it would cost a second hop between threads for each
-record, which would be the dearest thing in the house; all else goes to the supervisor. Once the publisher has stopped, its node has too or has failed closed: then
-they go to the supervisor as well, which knows the reason.
+record, which would be the dearest thing in the house; nor does a `Read` go that way that this node's own handler answers. All else goes to the supervisor. Once
+the publisher has stopped, its node has too or has failed closed: then they go to the supervisor as well, which knows the reason.
 
 A request carries its own deadline, and the actors answer by it with the error that fits: it was not carried out, or that is unknown. A blocking `ask`
 therefore waits a little longer than the deadline, and only then gives up by itself.
@@ -17,7 +17,7 @@ import pykka
 
 from coterie.actors.base import Ref
 from coterie.actors.errors import DeadlineExceeded
-from coterie.actors.messages import Apply, Publish, PublishMany
+from coterie.actors.messages import Apply, Publish, PublishMany, Read
 from coterie.actors.traced import TracedPublisher, ask_traced
 from coterie.actors.tracing import TRACING
 
@@ -28,6 +28,7 @@ class ClusterRef(Ref):
     """What a user holds: a `pykka.ActorRef` of the supervisor. A `Publish`, a `PublishMany` or an `Apply` goes straight to the publisher."""
 
     publisher: Ref | TracedPublisher | None = None
+    reads: Ref | None = None
     patience: float = 10.0
     node: str = ""
 
@@ -48,10 +49,11 @@ class ClusterRef(Ref):
         short = kind is Publish or kind is PublishMany or kind is Apply
         if short and publisher is not None and not publisher.actor_stopped.is_set():
             future = publisher.ask(message, block=False)
-        elif TRACING.on:
-            future = ask_traced(self._ask_supervisor, message, self.node)
         else:
-            future = self._ask_supervisor(message)
+            reads = self.reads if kind is Read and message.consistency is not None else None
+            short = reads is not None and not reads.actor_stopped.is_set()
+            ask = self._ask_reads if short else self._ask_supervisor
+            future = ask_traced(ask, message, self.node) if TRACING.on else ask(message)
         if not block:
             return future
         if timeout is None:
@@ -66,6 +68,10 @@ class ClusterRef(Ref):
 
     def _ask_supervisor(self, message: Any) -> Any:
         return super().ask(message, block=False)
+
+    def _ask_reads(self, message: Any) -> Any:
+        assert self.reads is not None
+        return self.reads.ask(message, block=False)
 
     def addresses(self) -> dict[str, str]:
         """Where this node listens: raft, gossip, mgmt, http, grpc, each host:port as others dial it."""

@@ -19,11 +19,11 @@ from typing import Any
 
 from coterie.actors.assembly import Rooms
 from coterie.actors.base import Ref
-from coterie.actors.errors import CoterieError, InvalidRequest, NotLeader
+from coterie.actors.errors import CoterieError, InvalidRequest, NoQuorum, NotLeader
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import Join, Joined, Leave, Left, Read, TransferLeadership, Write
 from coterie.actors.replication.requests import check_timeout
-from coterie.actors.room_messages import ChangeQuorum, ConfirmLeadership, HandleRead, HandleWrite
+from coterie.actors.room_messages import ChangeQuorum, HandleRead, HandleWrite, ReadIndex
 from coterie.actors.routing import Request, Router
 from coterie.actors.topology import Picture
 from coterie.actors.traced import current_context
@@ -69,7 +69,9 @@ class Requests:
         )
 
     def read(self, message: Read, reply: LightFuture | None, forwarded: bool = False) -> None:
-        """As `write`."""
+        """As `write`. One that this node's own handler answers comes here only when what answers those has stopped."""
+        if message.consistency is not None:
+            raise NoQuorum(f"read {message.op!r}: this node is stopping; nothing was read")
         op, data, client, trace = message.op, message.data, self._rooms.client, current_context()
         self._route(
             f"read {op!r}",
@@ -101,7 +103,7 @@ class Requests:
                 f"op={call.op!r}: no handler is registered on the leader {self._picture.me!r}; register one, or ask a cluster whose service has one"
             )
         answer = LightFuture()
-        confirmed = self._rooms.raft.ask(ConfirmLeadership(), block=False)
+        confirmed = self._rooms.raft.ask(ReadIndex(), block=False)
 
         def confirmed_or_not() -> None:
             """In the Raft actor's thread: to the handler, or back to be routed anew."""

@@ -6,7 +6,7 @@ immutable, handed out by an actor instead of letting anybody look into it. What 
 
 from __future__ import annotations
 
-from typing import IO, Any, Final, Literal
+from typing import IO, Any, Final, Literal, NamedTuple
 
 import attrs
 
@@ -172,9 +172,33 @@ class RaftView:
 
 
 @attrs.define(frozen=True)
-class ConfirmLeadership:
-    """Ask the Raft actor. -> True once a quorum has confirmed that this node still leads, after this was asked; NotLeader when it does not. So a leader that
-    was deposed without knowing it (it stood still, or is cut off) answers nothing from its old state."""
+class ReadIndex:
+    """Ask the Raft actor. -> ReadPoint once a quorum has confirmed, after this was asked, that this node leads, or (lease) while its lease vouches for that;
+    NotLeader when it does not lead. So a leader that was deposed without knowing it (it stood still, or is cut off) answers nothing from its old state."""
+
+    lease: bool = False
+
+
+class ReadPoint(NamedTuple):
+    """Everything that was acknowledged before a `ReadIndex` was asked is in the log up to `index`, all of it committed. by_lease: no round was made for it."""
+
+    index: int  # type: ignore[assignment]  # tuple.index() is never wanted here
+    by_lease: bool
+
+
+@attrs.define(frozen=True)
+class CommandsUpTo:
+    """Ask the publisher. -> how many commands there are in the log up to the entry `index`, or more: told once its state machine has got there."""
+
+    index: int
+
+
+class ReadFrom(NamedTuple):
+    """What a leader answers a node that has reads: a handler that has had the first `commands` commands has had all that was acknowledged before. by_lease: no
+    round was made for it."""
+
+    commands: int
+    by_lease: bool
 
 
 @attrs.define(frozen=True)
@@ -326,10 +350,21 @@ class HandleRead:
     node: str = ""
 
 
+class HandleReads:
+    """Ask a handler actor for many reads at once: (op, data, trace) each. -> a list with the bytes, or the HandlerFailed, of each."""
+
+    __slots__ = ("node", "reads")
+
+    def __init__(self, reads: list[tuple[str, bytes, Any]], node: str) -> None:
+        self.reads, self.node = reads, node
+
+
 @attrs.define(frozen=True)
 class AwaitCommands:
-    """Ask the publisher. -> True once this node's handler has handled every command that was applied here when this was asked, at once where it handles none.
-    Raises HandlerFailed where it cannot go on."""
+    """Ask the publisher. -> True once this node's handler has handled the first `commands` commands of the log, at once where it handles none. Raises HandlerFailed
+    where it cannot go on."""
+
+    commands: int
 
 
 @attrs.define(frozen=True)

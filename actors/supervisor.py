@@ -121,6 +121,7 @@ class ClusterSupervisor(Actor):
             self._status = StatusDesk(rooms, self._picture, self._notes, self._disks.warnings, self._post)
             self._operator = OperatorDesk(rooms, self._picture, self._post)
             self._metrics = MetricsDesk(rooms, self._picture, ref, self._post)
+            ref.reads = rooms.reads
             ref.node, ref.patience = self.config.node_id, self.config.request_timeout
             self._look_for_tracer()
             raft, membership = rooms.raft.ask(GetRaftView(), timeout=10), rooms.membership.ask(GetMembership(), timeout=10)
@@ -411,7 +412,7 @@ class ClusterSupervisor(Actor):
         rooms.health.failed()
         ref = self.ref
         assert isinstance(ref, ClusterRef)
-        ref.publisher = None  # no short way any more: behind its stop a publish would only hear that an actor is dead
+        ref.publisher = ref.reads = None  # no short way any more: behind its stop a publish would only hear that an actor is dead
         for room in (rooms.raft, rooms.publisher):
             room.stop(block=False)
         self._router.close()

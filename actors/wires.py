@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from coterie.actors.errors import CoterieError, InvalidRequest, NotLeader
+from coterie.actors.future import LightFuture
 from coterie.actors.management.client import AckStream, NodeClient
-from coterie.actors.management.node_api import Batch, NodePorts
+from coterie.actors.management.node_api import Batch, NodePorts, refused
 from coterie.actors.management.replication_api import RecordSource, ReplicationPorts
 from coterie.actors.replication.buffer import StoredBatch
 from coterie.actors.replication.following import FollowSource
@@ -55,6 +56,13 @@ class Wires:
             return self._client.open_link(address, on_reply, on_closed)
         except CoterieError:
             return None
+
+    # -- a node's own reads ---------------------------------------------------------------------------------------------------
+
+    def read_index(self, leader_id: str, lease: bool, timeout: float) -> LightFuture:
+        """-> ReadFrom, of a leader elsewhere."""
+        address = self.address_of(leader_id)
+        return self._client.read_index(address, lease, timeout) if address else refused(NotLeader())
 
     # -- acknowledgements -----------------------------------------------------------------------------------------------------
 
@@ -120,7 +128,11 @@ class Wires:
                 raise NotLeader(leader, self.topology.mgmt_addr.get(leader, ""))
             return _Served(there.hub.open(cursors))
 
-        return NodePorts(forwarded, session_closed, acks, follow)
+        def read_from(lease: bool) -> LightFuture:
+            there = room()
+            return refused(NotLeader()) if there is None else there.read_from(lease and not self.topology.foreign)
+
+        return NodePorts(forwarded, session_closed, acks, follow, read_from)
 
     def replication_ports(self, room: Callable[[], Replication | None]) -> ReplicationPorts:
         """For `cluster.v1.Replication`; `room` as for `ports`."""

@@ -22,6 +22,7 @@ from coterie.actors.management.grpc_api import FORWARDED
 from coterie.actors.management.node_api import Batch
 from coterie.actors.management.requests import parse_status
 from coterie.actors.messages import Joined, Left, Published
+from coterie.actors.room_messages import ReadFrom
 from coterie.actors.tracing import SpanContext, headers_of
 from coterie.proto import cluster_json
 from coterie.proto.errors import WireError
@@ -77,6 +78,11 @@ class NodeClient:
     def read(self, address: str, op: str, data: bytes, timeout: float, trace: SpanContext | None = None) -> LightFuture:
         """As `write`."""
         return self._call(address, _NODE + "Read", node.ReadRequest(op=op, data=data), timeout, _read_reply, repeatable=True, trace=trace)
+
+    def read_index(self, address: str, lease: bool, timeout: float) -> LightFuture:
+        """-> ReadFrom, by the leader at that address."""
+        request = node.ReadIndexRequest(lease=lease)
+        return self._call(address, _NODE + "ReadIndex", request, timeout, _read_from, repeatable=True)
 
     def join(self, address: str, member_id: str, raft_addr: str, timeout: float) -> LightFuture:
         """-> Joined."""
@@ -231,6 +237,13 @@ def _opened(stream: ClientStream | None) -> ClientStream:
 
 def _ended(answer: Answer, address: str) -> CoterieError | None:
     return from_answer(answer, address, repeatable=True)
+
+
+def _read_from(body: bytes) -> ReadFrom:
+    reply = node.ReadIndexReply.FromString(body)
+    if reply.HasField("failure"):
+        raise from_failure(reply.failure)
+    return ReadFrom(reply.commands, reply.by_lease)
 
 
 def _read_reply(body: bytes) -> bytes:

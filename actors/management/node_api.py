@@ -15,8 +15,9 @@ from typing import Final, Protocol
 import attrs
 
 from coterie.actors.errors import CoterieError, NotLeader
+from coterie.actors.future import LightFuture
 from coterie.actors.management.failures import to_failure
-from coterie.actors.management.grpc_api import carry_out, decode, refusal
+from coterie.actors.management.grpc_api import carry_out, decode, refusal, settled
 from coterie.actors.management.requests import check_id, check_op
 from coterie.actors.management.service import ClusterService
 from coterie.actors.messages import Read, TransferLeadership
@@ -25,6 +26,7 @@ from coterie.transport.grpc_server import Call, Method
 
 __all__ = ["Batch", "FollowSource", "ForwardSession", "NodePorts", "node_service"]
 
+READ_PATIENCE: Final = 10.0  # seconds, for a caller that names no deadline
 FOLLOW_PAUSE: Final = 1.0  # how long a stream without news waits before it looks whether its peer is still there
 
 Reply = Callable[[int, bytes | None, Exception | None], None]
@@ -48,6 +50,7 @@ class NodePorts:
     forwarded(session, forward_id, batch, reply, trace): a batch of a follower's session, and the context of its trace as text;
     `reply(forward_id, payload, error)` is called once, from any thread.
     session_closed(session): nobody hears its answers any more. acks(node_id, {topic: seq}, announce): a member's acknowledgements.
+    read_from(by lease): from where on a node's own handler may answer, by this node as the leader: a future of a ReadFrom, or of NotLeader.
     follow(node_id, {topic: next seq}): where the batches for that member come from; raises a CoterieError when this node cannot serve it.
     """
 
@@ -55,6 +58,13 @@ class NodePorts:
     session_closed: Callable[[ForwardSession], object]
     acks: Callable[[str, dict[str, int], bool], object]
     follow: Callable[[str, dict[str, int]], FollowSource]
+    read_from: Callable[[bool], LightFuture] = lambda lease: refused(NotLeader())
+
+
+def refused(error: CoterieError) -> LightFuture:
+    future = LightFuture()
+    future.fail(error)
+    return future
 
 
 def refusing_ports() -> NodePorts:
@@ -99,6 +109,7 @@ def node_service(service: ClusterService, ports: NodePorts) -> Mapping[str, Mapp
     return {
         "coterie.v1.Node": {
             "Read": Method("work", api.read),
+            "ReadIndex": Method("work", api.read_index),
             "Transfer": Method("work", api.transfer),
             "Forward": Method("bidi", api.forward),
             "Acks": Method("client_stream", api.acks),
@@ -127,6 +138,16 @@ class _Node:
             reply = node.TransferReply()
         except Exception as error:  # noqa: BLE001 - as above
             reply = node.TransferReply(failure=to_failure(error))
+        return reply.SerializeToString()
+
+    def read_index(self, body: bytes, call: Call) -> bytes:
+        try:
+            asked = self._ports.read_from(decode(node.ReadIndexRequest, body).lease)
+            remaining = call.remaining()
+            point = settled(asked, call, READ_PATIENCE if remaining is None else remaining)
+            reply = node.ReadIndexReply(commands=point.commands, by_lease=point.by_lease)
+        except Exception as error:  # noqa: BLE001 - as above
+            reply = node.ReadIndexReply(failure=to_failure(error))
         return reply.SerializeToString()
 
     def forward(self, requests: Iterator[bytes], call: Call) -> Iterator[bytes]:

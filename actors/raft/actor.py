@@ -3,7 +3,7 @@
 It has the log, the listening server and the links to the peers, and works through each `Ready` in the order that its shape demands: what may leave
 before the disk has it, the one transaction, what may leave only after, then what is committed. The disk is written in this thread: a disk that
 hangs stops this server's heartbeats and votes with it, which is what the others need to see. Who asks for something that takes more than one `Ready` (a
-quorum change, a hand-over, a confirmation that this server leads) waits in `Decisions`, which is given its turn between them.
+quorum change, a hand-over) waits in `Decisions`, which is given its turn between them; who asks for a read index waits in the core.
 
 Proposals and the peers' messages that wait in the inbox are one burst: proposals of a burst become consecutive entries, one transaction, one
 message per follower. Where the batch ends is decided by load alone.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,12 +42,13 @@ from coterie.actors.room_messages import (
     Bootstrap,
     ChangeQuorum,
     Committed,
-    ConfirmLeadership,
     GetRaftView,
     PeersElsewhere,
     ProposalsFailed,
     Propose,
     RaftView,
+    ReadIndex,
+    ReadPoint,
     TakeOver,
 )
 from coterie.proto.gotime import from_unix
@@ -61,6 +62,7 @@ from coterie.transport.tls import Tls
 REQUEST: Final = "request"
 _IDENTIFIED: Final = "identified"
 STANDSTILL: Final = 0.1  # seconds in a transaction after which the others' silence in that time is none
+_ENDED: Final[dict[str, float]] = {}  # when servers that this process had run ended, monotonic, by id: see `RaftCore`
 _POLL: Final = 0.05  # how often a quorum change under way looks whether it can go on
 
 
@@ -74,7 +76,7 @@ class SetSink:
 
 
 class RaftActor(Actor):
-    """Takes Propose, Applied, ChangeQuorum, GetRaftView, GetRaftReport, TakeOver and TransferLeadership.
+    """Takes Propose, Applied, ChangeQuorum, GetRaftView, GetRaftReport, ReadIndex, TakeOver and TransferLeadership.
 
     wait_for_sink: what is committed is kept until `SetSink` says who gets it; otherwise, and without a sink, entries count as applied when they are
     committed.
@@ -160,6 +162,7 @@ class RaftActor(Actor):
                 now,
                 self._random,
                 log.doubt(),
+                _ENDED.get(self._id, float("-inf")),
             )
         except refusals.LogBehindState as refusal:
             raise StorageError(str(refusal)) from refusal
@@ -181,6 +184,8 @@ class RaftActor(Actor):
         core = getattr(self, "core", None)
         if core is not None:
             self._fail(core.pending(), Indeterminate("the node stopped before the outcome was known"))
+            self._fail_reads(core.reading())
+            _ENDED[self._id] = time.monotonic()
             self._decisions.close()
         self._release()
 
@@ -212,10 +217,8 @@ class RaftActor(Actor):
             return self._from_transport(message)
         if kind is Applied:
             return self.core.applied_to(message.index)
-        if kind is ConfirmLeadership:
-            if self.reply_to is not None:
-                self._decisions.confirming.append((time.monotonic(), self.reply_to))
-            return LATER
+        if kind is ReadIndex:
+            return self._read_index(message)
         if kind is GetRaftView:
             return self.view()
         if kind is GetRaftReport:
@@ -308,8 +311,6 @@ class RaftActor(Actor):
     def _after(self) -> None:
         """Everything the core wants done, until it wants nothing."""
         decisions = self._decisions
-        if decisions.confirming:
-            decisions.confirm(time.monotonic())
         while (ready := self.core.ready()) is not None:
             self._work(ready)
         deadline = self.core.deadline()
@@ -341,6 +342,8 @@ class RaftActor(Actor):
             self._committed(ready)
         for send in ready.before:
             links.send(send)
+        if ready.confirmed or ready.unconfirmed:
+            self._answer_reads(ready)
         if ready.snapshots:
             self._desk.send(ready, Header(self._me.id, self._me.address), links.where)
         if ready.must_store:
@@ -357,6 +360,24 @@ class RaftActor(Actor):
             )
         if ready.events:
             self._tell_events(ready.events)
+
+    def _read_index(self, message: ReadIndex) -> Any:
+        try:
+            self.core.read_index(self.reply_to, time.monotonic(), message.lease)
+        except refusals.NotLeading as refusal:
+            raise not_leader(refusal.leader) from None
+        return LATER
+
+    def _answer_reads(self, ready: Ready) -> None:
+        for context, index, by_lease in ready.confirmed:
+            if isinstance(context, LightFuture):
+                context.set(ReadPoint(index, by_lease))
+        self._fail_reads(ready.unconfirmed)
+
+    def _fail_reads(self, contexts: Sequence[object]) -> None:
+        for context in contexts:
+            if isinstance(context, LightFuture):
+                context.fail(not_leader(self.core.leader if self.core.role is not Role.LEADER else None))
 
     def _store(self, ready: Ready) -> None:
         log, on_stored = self._raft_log, self._on_stored

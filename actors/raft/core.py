@@ -15,7 +15,7 @@ from itertools import repeat
 from random import Random
 from typing import Final
 
-from coterie.actors.raft import election, following, replication, snapshots
+from coterie.actors.raft import election, following, reads, replication, snapshots
 from coterie.actors.raft.applying import Handout
 from coterie.actors.raft.core_views import CoreViews
 from coterie.actors.raft.log import Doubt, HardState, LogReader, SnapshotMark
@@ -68,7 +68,8 @@ class RaftCore(CoreViews):
     previous_configuration(index): the same among entries below index.
     applied: index up to which the state machine has applied, durably. Raises LogBehindState when the log does not reach it.
     doubt: what the log has lost, see the file of that name.
-    now: monotonic seconds, here and in every input; `random` decides the time-outs.
+    now: monotonic seconds, here and in every input; `random` decides the time-outs. lived_until: when an earlier life of this server ended, as far as the shell
+    knows; the start of another process takes longer than anything that rests on it.
     """
 
     def __init__(
@@ -83,10 +84,11 @@ class RaftCore(CoreViews):
         now: float,
         random: Random,
         doubt: Doubt | None = None,
+        lived_until: float = float("-inf"),
     ) -> None:
         if applied > log.last_index:
             raise LogBehindState(applied, log.last_index)
-        self._node = node = Node(me, settings, log, hard_state, configuration, previous_configuration, now, random, doubt)
+        self._node = node = Node(me, settings, log, hard_state, configuration, previous_configuration, now, random, doubt, lived_until)
         node.set_commit(applied)
         self._handout = Handout(node, applied)
         if node.decides_alone:
@@ -285,17 +287,14 @@ class RaftCore(CoreViews):
         node.now = now
         return election.take_over(node, leader_id)
 
-    def confirm(self, since: float, now: float) -> bool:
-        """Has a quorum followed this leadership at a moment not before `since`? Asks it, if not: call again with whatever comes in (ReadIndex, Raft
-        thesis 6.4, by the times at which answered requests had been sent). Raises NotLeading."""
+    def read_index(self, context: object, now: float, lease: bool = False) -> None:
+        """Ask from which index on a state machine answers a read as if it were the only copy (ReadIndex, Raft thesis 6.4). `context` comes back in
+        `Ready.confirmed`, or in `Ready.unconfirmed` when leadership is lost. lease: the leader's lease is enough, while it has one. Raises NotLeading."""
         node = self._node
         node.now = max(node.now, now)
-        if not self.serving:
+        if node.role is not Role.LEADER:
             raise NotLeading(node.leader)
-        if replication.quorum_contact(node) >= since:
-            return True
-        replication.speak_since(node, since)
-        return False
+        reads.ask(node, context, lease)
 
     def tick(self, now: float) -> None:
         """Time passed. Needed at `deadline()`; harmless at any other time."""
@@ -343,8 +342,13 @@ class RaftCore(CoreViews):
     def ready(self) -> Ready | None:
         """All that is to be done, drained; None when there is nothing. Call until None: committed entries come in bounded chunks."""
         node = self._node
-        if node.pump_wanted and node.role is Role.LEADER:
-            replication.pump(node)
+        if node.role is Role.LEADER:
+            if node.reads.asked or node.reads.waiting:
+                reads.advance(node)
+            if node.pump_wanted:
+                replication.pump(node)
+            if node.reads.asked:
+                replication.speak_of_reads(node)
         if not (node.has_news() or self._handout.has_more()):
             return None
         truncate_from, entries = node.log.take_unsaved()
@@ -362,12 +366,15 @@ class RaftCore(CoreViews):
             node.events,
             node.mark,
             node.snapshots,
+            node.reads.confirmed,
+            node.reads.unconfirmed,
         )
         if ready.must_store:
             node.hard_state_changed = False
             node.handed.append(Handed(node.log.last_index, node.log.last_term, node.log.generation, hard_state, node.now))
         node.before, node.after, node.replies, node.abandoned, node.events = [], [], [], [], []
         node.mark, node.snapshots = None, []
+        node.reads.confirmed, node.reads.unconfirmed = [], []
         return ready
 
     def stored(self, last_index: int, last_term: int) -> None:

@@ -84,6 +84,11 @@ class CoreViews:
         """Contexts of proposals of this leadership that are not handed out as committed, for a shell that stops."""
         return [context for context in self._node.contexts if context is not None]
 
+    def reading(self) -> list[object]:
+        """Contexts of reads that have no answer yet, for a shell that stops."""
+        reads = self._node.reads
+        return [*reads.asked, *reads.waiting]
+
     @property
     def doubt(self) -> Doubt | None:
         """What its log has lost and it has not caught up with: it does not vote meanwhile."""
@@ -98,8 +103,8 @@ class CoreViews:
         return dict(self._node.counters)
 
     def lease_valid(self, now: float) -> bool:
-        """Did a quorum follow this leader within the lease? For status and for giving up; not a licence for reads, since a follower whose
-        connection to the leader broke may vote for another before the lease ends."""
+        """Did a quorum follow this leader within the lease? For status and for giving up; the lease that answers reads is a shorter one (`reads`), since a
+        follower whose connection to the leader broke may vote for another before this one ends."""
         node = self._node
         if node.role is not Role.LEADER:
             return False

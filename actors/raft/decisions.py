@@ -1,4 +1,4 @@
-"""What a leader is asked to decide and cannot answer at once: quorum changes, hand-overs of leadership, and whether it still leads.
+"""What a leader is asked to decide and cannot answer at once: quorum changes and hand-overs of leadership.
 
 Each takes more than one `Ready` of the core, so whoever asked waits in here while the core goes on:
 
@@ -6,7 +6,6 @@ Each takes more than one `Ready` of the core, so whoever asked waits in here whi
   catches up is no event of the core. It is settled by its outcome, by its deadline, or by the loss of leadership. The one loss that is no failure: a
   leader that leaves the quorum loses its leadership with the very commit that makes the change true.
 - A **transfer** is done when a later term has a leader, whoever that is, and has failed when the core says so (`TransferFailed`).
-- A **confirmation** (ReadIndex, Raft thesis 6.4) is given once a quorum has followed this leadership at a moment not before the question.
 
 Every asker gets an answer: `close` fails those who still wait, and a change that has begun is then Indeterminate, for it may still take effect.
 
@@ -47,12 +46,11 @@ def not_leader(leader: Server | None) -> NotLeader:
 class Decisions:
     """See the module's text. identify(change): ask the server at `change.ask_at` who it is, without blocking."""
 
-    __slots__ = ("_core", "_identify", "_transfers", "changes", "confirming")
+    __slots__ = ("_core", "_identify", "_transfers", "changes")
 
     def __init__(self, core: RaftCore, identify: Callable[[QuorumChange], object]) -> None:
         self._core, self._identify = core, identify
         self.changes: list[QuorumChange] = []
-        self.confirming: list[tuple[float, LightFuture]] = []  # (since when, who asked)
         self._transfers: list[tuple[LightFuture, int]] = []  # (who asked, in which term)
 
     def close(self) -> None:
@@ -62,9 +60,7 @@ class Decisions:
             change.reply.fail(error)
         for future, _ in self._transfers:
             future.fail(error)
-        for _, reply in self.confirming:
-            reply.fail(NotLeader())
-        self.changes, self._transfers, self.confirming = [], [], []
+        self.changes, self._transfers = [], []
 
     # -- changes of the quorum ------------------------------------------------------------------------------------------------
 
@@ -118,7 +114,7 @@ class Decisions:
         else:
             change.reply.set(True)
 
-    # -- leadership: handed over, confirmed -----------------------------------------------------------------------------------
+    # -- leadership handed over ---------------------------------------------------------------------------------------------
 
     def transfer(self, request: TransferLeadership, reply: LightFuture, now: float) -> None:
         """Begin to hand leadership over; `reply` gets True or the error. Raises NotLeader, UnknownMember, Unreachable."""
@@ -147,15 +143,3 @@ class Decisions:
             else:
                 continue
             self._transfers.remove((future, term))
-
-    def confirm(self, now: float) -> None:
-        """Answer those whose question is older than a quorum's latest answer, or all of them when leadership is lost."""
-        asked, self.confirming = self.confirming, []
-        for since, reply in asked:
-            try:
-                if self._core.confirm(since, now):
-                    reply.set(True)
-                else:
-                    self.confirming.append((since, reply))
-            except refusals.NotLeading as refusal:
-                reply.fail(not_leader(refusal.leader))

@@ -194,7 +194,7 @@ def on_vote_request(node: Node, request: VoteRequest) -> VoteResponse:
     candidate = node.server_of(request.header)
     if node.decides_alone or node.doubt is not None or not _may_stand(node, candidate):
         return VoteResponse(node.header, node.term, granted=False)
-    if not request.leadership_transfer and node.leader_is_alive() and not _leads(node, candidate):
+    if not request.leadership_transfer and _spoken_for(node) and not _leads(node, candidate):
         return VoteResponse(node.header, node.term, granted=False)
     if request.term < node.term:
         return VoteResponse(node.header, node.term, granted=False)
@@ -219,11 +219,15 @@ def on_pre_vote_request(node: Node, request: PreVoteRequest) -> PreVoteResponse:
         not node.decides_alone
         and node.doubt is None
         and _may_stand(node, candidate)
-        and (not node.leader_is_alive() or _leads(node, candidate))
+        and (not _spoken_for(node) or _leads(node, candidate))
         and request.term >= node.term
         and _log_suffices(node, request)
     )
     return PreVoteResponse(node.header, request.term if willing else node.term, willing)
+
+
+def _spoken_for(node: Node) -> bool:
+    return node.leader_is_alive() or node.is_bound()
 
 
 def _leads(node: Node, candidate: Server) -> bool:
@@ -232,7 +236,7 @@ def _leads(node: Node, candidate: Server) -> bool:
 
 def on_timeout_now(node: Node, request: TimeoutNowRequest) -> TimeoutNowResponse:
     """The leader hands over (Raft thesis, 3.10): campaign at once, without a pre-vote. Nobody else can hand over while it lives."""
-    hands_over = _leads(node, node.server_of(request.header)) or not node.leader_is_alive()
+    hands_over = _leads(node, node.server_of(request.header)) or not _spoken_for(node)
     able = node.is_voter and node.doubt is None and not node.disk_is_stuck()
     if hands_over and able and node.role is not Role.LEADER:
         campaign(node, transfer=True)

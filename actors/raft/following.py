@@ -87,6 +87,7 @@ def follow(node: Node, header: Header, term: int) -> None:
     """The sender leads this term: there is no other (Raft paper, 5.2)."""
     leader = node.leader
     node.leader_seen = node.now
+    node.bound_until = node.now + node.settings.voters_hold
     if term > node.term or node.role is not Role.FOLLOWER:
         node.become_follower(term, node.server_of(header), "another server leads a later term")
     elif leader is None or leader.id != header.id or leader.address != header.address:

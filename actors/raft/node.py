@@ -19,7 +19,16 @@ from coterie.actors.raft.cache import LogCache
 from coterie.actors.raft.log import Doubt, HardState, LogReader, SnapshotMark
 from coterie.actors.raft.membership import Configurations
 from coterie.actors.raft.progress import Progress
-from coterie.actors.raft.ready import ConfigurationChanged, ElectionEnded, Event, LeaderChanged, LostLeadership, Send, SendSnapshot
+from coterie.actors.raft.ready import (
+    ConfigurationChanged,
+    ElectionEnded,
+    Event,
+    LeaderChanged,
+    LostLeadership,
+    ReadConfirmed,
+    Send,
+    SendSnapshot,
+)
 from coterie.actors.raft.settings import Settings
 from coterie.proto.raft_messages import Configuration, Header, Response, RpcError, Server
 
@@ -38,6 +47,27 @@ class Transfer:
     target: str
     deadline: float
     sent: bool = False
+
+
+class Reads:
+    """Who waits for a read index; what is done about it is in `reads`. round: the number of the latest round, which `asked` wait for, each of them answered with
+    `index`; `waiting` are those of the next one. lease_void: leadership was offered to another, so no lease of this leadership is to be trusted any more."""
+
+    __slots__ = ("asked", "confirmed", "index", "lease_void", "round", "unconfirmed", "waiting")
+
+    def __init__(self) -> None:
+        self.round = self.index = 0
+        self.asked: list[object] = []
+        self.waiting: list[object] = []
+        self.confirmed: list[ReadConfirmed] = []
+        self.unconfirmed: list[object] = []
+        self.lease_void = False
+
+    def lose(self) -> None:
+        """This server leads no more: it can answer for nothing that is not confirmed yet."""
+        self.unconfirmed += self.asked
+        self.unconfirmed += self.waiting
+        self.asked, self.waiting, self.lease_void = [], [], False
 
 
 class Handed(NamedTuple):
@@ -64,6 +94,7 @@ class Node:
         now: float,
         random: Random,
         doubt: Doubt | None = None,
+        lived_until: float = float("-inf"),
     ) -> None:
         self.doubt = doubt
         self.me, self.settings, self.now, self.random = me, settings, now, random
@@ -83,6 +114,7 @@ class Node:
         self.last_contact = now  # of a leader, or of a vote given
         self.leader_seen = now  # when a leader last spoke, or this server led
         self.leader_disconnected_at: float | None = None
+        self.bound_until = lived_until + settings.voters_hold  # see `is_bound`; an earlier life has forgotten whom it had answered
         self.election_deadline = now
 
         self.links: dict[str, int] = {}  # peers with a connection, each connection with its number
@@ -97,6 +129,7 @@ class Node:
         self.first_of_leadership = 0  # index of this leadership's no-op
         self.pump_wanted = False
         self.transfer: Transfer | None = None
+        self.reads = Reads()
         self.contexts: list[object | None] = []  # of entries contexts_from, contexts_from + 1, …
         self.contexts_from = 0
 
@@ -122,6 +155,8 @@ class Node:
             or self.abandoned
             or self.mark is not None
             or self.snapshots
+            or self.reads.confirmed
+            or self.reads.unconfirmed
         )
 
     # -- what it is --------------------------------------------------------------------------------------------------------------
@@ -170,6 +205,11 @@ class Node:
         if self.leader_disconnected_at is not None and self.last_contact <= self.leader_disconnected_at:
             return self.now - self.leader_disconnected_at < self.settings.disconnect_grace
         return self.now - self.last_contact < self.settings.heartbeat_timeout
+
+    def is_bound(self) -> bool:
+        """Was a leader, whichever, answered so lately that its lease may still rest on this server? Then nobody gets a vote, unless leadership is handed over;
+        also when the leader is not believed in any more (a later term was heard of), and after a restart that was quicker than that."""
+        return self.now < self.bound_until
 
     def disk_is_stuck(self) -> bool:
         return bool(self.handed) and self.now - self.handed[0].at >= self.settings.store_timeout
@@ -233,6 +273,7 @@ class Node:
         self.progress.clear()
         self.snapshots.clear()
         self.transfer = None
+        self.reads.lose()
         keep = max(0, self.commit - self.contexts_from + 1)
         self.abandoned += [context for context in self.contexts[keep:] if context is not None]
         del self.contexts[keep:]

@@ -53,6 +53,7 @@ class Progress:
 
     __slots__ = (
         "address",
+        "answered",
         "backoff",
         "commit_sent",
         "connected",
@@ -69,6 +70,8 @@ class Progress:
         "removal_deadline",
         "removal_index",
         "retry_at",
+        "round",
+        "round_sent",
         "session",
         "snapshot_backoff",
         "snapshot_under_way",
@@ -79,7 +82,8 @@ class Progress:
 
     def __init__(self, peer: str, address: str, session: int, connected: bool, next_index: int, now: float) -> None:
         self.peer, self.address = peer, address
-        self.contact = now  # when the latest request that was answered had been sent
+        self.contact = now  # when the latest request that was answered had been sent; at first, when this began
+        self.answered = float("-inf")  # the same, but by answers alone: what a lease rests on
         self.removal_index = 0  # above 0: no longer in the configuration since that entry
         self.removal_deadline = 0.0
         self.snapshot_backoff = INITIAL_SNAPSHOT_BACKOFF
@@ -98,6 +102,7 @@ class Progress:
         self.unanswered_heartbeats = 0
         self.commit_sent = 0
         self.last_sent = float("-inf")
+        self.round = self.round_sent = 0  # of reads: the latest that it has answered for, and that it has been sent
         self.step = 1
         self.optimistic = True
         self.retry_at = now

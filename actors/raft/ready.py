@@ -2,7 +2,7 @@
 
 A shell works through each `Ready`, in the order in which it got them:
 
-1. send `before`; begin to send each of `snapshots`, beside everything else;
+1. send `before`; begin to send each of `snapshots`, beside everything else; answer `confirmed` and fail `unconfirmed`;
 2. when there is a `mark`, replace the log by it; then store `truncate_from`, `entries` and `hard_state` in one transaction; then call
    `RaftCore.stored`, once for each Ready with `must_store`;
 3. send `after`, answer `replies`;
@@ -37,7 +37,8 @@ from coterie.proto.raft_messages import (
 class AppendToken(NamedTuple):
     """What the answer to an AppendEntries request needs: it carries no id, so whoever sent it keeps this beside it.
 
-    `session` is that of the progress which sent it; `epoch` tells requests sent before a mismatch from those after it.
+    `session` is that of the progress which sent it; `epoch` tells requests sent before a mismatch from those after it; `round` is the latest round of reads
+    that had begun by then.
     """
 
     session: int
@@ -47,6 +48,7 @@ class AppendToken(NamedTuple):
     length: int
     size: int
     sent_at: float
+    round: int = 0
 
 
 class VoteToken(NamedTuple):
@@ -86,6 +88,14 @@ class SendSnapshot(NamedTuple):
     peer: str
     address: str
     token: SnapshotToken
+
+
+class ReadConfirmed(NamedTuple):
+    """Whoever asked with `context` may answer from a state machine that has applied everything up to `index`. by_lease: no round was made for it."""
+
+    context: object
+    index: int  # type: ignore[assignment]  # of the log; tuple.index() is never wanted here
+    by_lease: bool
 
 
 @attrs.define(frozen=True)
@@ -148,7 +158,8 @@ Event = (
 class Ready:
     """`committed` pairs each entry with the context of its proposal, None when this server did not propose it in this leadership.
     `abandoned` are contexts of proposals whose outcome this server will not learn: it lost its leadership before they committed. `mark`: the state machine has
-    been replaced by a snapshot that ends there, and the log is to be, before anything else of this Ready is stored."""
+    been replaced by a snapshot that ends there, and the log is to be, before anything else of this Ready is stored. `confirmed` are reads that may be answered,
+    `unconfirmed` the contexts of those that this server, which does not lead any more, cannot answer for."""
 
     hard_state: HardState | None
     truncate_from: int | None
@@ -161,6 +172,8 @@ class Ready:
     events: list[Event]
     mark: SnapshotMark | None = None
     snapshots: Sequence[SendSnapshot] = ()
+    confirmed: Sequence[ReadConfirmed] = ()
+    unconfirmed: Sequence[object] = ()
 
     @property
     def must_store(self) -> bool:

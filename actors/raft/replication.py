@@ -162,9 +162,9 @@ def _send(node: Node, progress: Progress, prev: int, entries: tuple[Entry, ...],
     """A size below 0 marks an empty request outside of the window."""
     commit = min(node.commit, prev + len(entries))
     request = AppendRequest(node.header, node.term, prev, node.log.term(prev), commit, entries)
-    token = AppendToken(progress.session, progress.epoch, node.term, prev, len(entries), size, node.now)
+    token = AppendToken(progress.session, progress.epoch, node.term, prev, len(entries), size, node.now, node.reads.round)
     node.before.append(Send(progress.peer, progress.address, request, token))
-    progress.last_sent = node.now
+    progress.last_sent, progress.round_sent = node.now, node.reads.round
     progress.commit_sent = max(progress.commit_sent, commit)
 
 
@@ -176,10 +176,10 @@ def speak(node: Node) -> None:
             progress.last_sent = node.now
 
 
-def speak_since(node: Node, since: float) -> None:
-    """A heartbeat to whoever has been sent nothing since then."""
+def speak_of_reads(node: Node) -> None:
+    """A heartbeat to whoever has been sent nothing since the round of reads under way began."""
     for progress in node.progress.values():
-        if progress.connected and progress.last_sent < since:
+        if progress.connected and progress.round_sent < node.reads.round:
             _send_empty(node, progress)
 
 
@@ -213,6 +213,8 @@ def on_append_response(node: Node, progress: Progress, token: AppendToken, messa
             node.become_follower(message.term, None, f"{progress.peer} is in a later term")
             return
         progress.contact = max(progress.contact, token.sent_at)
+        progress.answered = max(progress.answered, token.sent_at)
+        progress.round = max(progress.round, token.round)
         if progress.state is ProgressState.SNAPSHOT:
             progress.reaches = message.last_index
         if message.success:
@@ -268,7 +270,7 @@ def _after_conflict(node: Node, prev: int, term: int, first: int) -> int:
 
 def advance_commit(node: Node) -> None:
     """The highest index that a quorum of the voters has on disk, if it is of this term (Raft paper, 5.3, 5.4.2)."""
-    index = _quorum_th(
+    index = quorum_th(
         node, [node.log.stored_index if server.id == node.me.id else _match(node, server) for server in node.configuration.voters()]
     )
     if index > node.commit and node.log.term(index) == node.term:
@@ -284,7 +286,8 @@ def _match(node: Node, server: Server) -> int:
     return progress.match if progress else 0
 
 
-def _quorum_th(node: Node, values: list[int]) -> int:
+def quorum_th(node: Node, values: list[int]) -> int:
+    """What a quorum has reached, of the numbers of all voters."""
     values.sort(reverse=True)
     return values[node.quorum - 1] if len(values) >= node.quorum else 0
 
@@ -332,7 +335,7 @@ def try_transfer(node: Node, transfer: Transfer) -> None:
     if progress is None or progress.removal_index:
         _fail_transfer(node, transfer, "it left the configuration")
     elif not transfer.sent and progress.connected and progress.match == node.log.last_index:
-        transfer.sent = True
+        transfer.sent = node.reads.lease_void = True
         token = TransferToken(progress.session, node.term)
         node.before.append(Send(transfer.target, progress.address, TimeoutNowRequest(node.header), token))
 

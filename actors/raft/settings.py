@@ -7,6 +7,7 @@ from typing import Any, Final
 import attrs
 
 MIB: Final = 1 << 20
+CLOCK_MARGIN: Final = 0.1  # of a lease: by so much the clocks of two servers may differ in pace
 
 
 def _positive(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
@@ -59,6 +60,17 @@ class Settings:
     @property
     def heartbeat_interval(self) -> float:
         return self.heartbeat_timeout / 10
+
+    @property
+    def voters_hold(self) -> float:
+        """For so long after a leader has spoken to it, a server gives no vote to another, whatever it hears: the shortest patience that any server may have. The
+        same on all servers of a quorum, or a lease is worth nothing."""
+        return min(self.disconnect_grace, self.heartbeat_timeout)
+
+    @property
+    def read_lease(self) -> float:
+        """For so long after a request was sent that a quorum has answered, no other leader can have been elected, by the clock of the leader that sent it."""
+        return min(self.lease_timeout, self.voters_hold) * (1.0 - CLOCK_MARGIN)
 
     def __attrs_post_init__(self) -> None:
         if self.lease_timeout > self.heartbeat_timeout:

@@ -114,7 +114,7 @@ class CommandDelivery(Actor):
         elif kind is Topology:
             self._term = message.term
         elif kind is AwaitCommands:
-            return self._await()
+            return self._await(message.commands)
         else:
             self.log.warning("unexpected message: a %s", type(message).__name__)
         return None
@@ -157,15 +157,15 @@ class CommandDelivery(Actor):
         self._queue.forget()
         self._stand(None)
 
-    def _await(self) -> Any:
+    def _await(self, commands: int) -> Any:
         if self._handler is None:
             return True
         if self._trouble is not None:
             raise self._trouble
-        if self._running and self._queue.cursor > self._queue.last:
+        if self._running and self._commands.position >= commands:
             return True
         if self.reply_to is not None:
-            self._waiters.append((self._queue.last, self.reply_to))
+            self._waiters.append((commands, self.reply_to))
         return LATER
 
     # -- towards the handler --------------------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ from coterie.actors.room_messages import (
     Appended,
     Applied,
     AwaitCommands,
+    CommandsUpTo,
     Committed,
     GetReplicationView,
     InstallSnapshot,
@@ -158,6 +159,7 @@ class Publisher(Actor):
         self._untold_entries = self._untold_bytes = 0
         self._apply_held: int | None = None
         self._ticking = False
+        self._counting: list[tuple[int, LightFuture]] = []  # who waits for the commands up to an entry
         self._lagging: set[str] = set()
         self._handlers: dict[type, Callable[[Any], Any]] = {
             PublishMany: self._publish_many,
@@ -181,6 +183,7 @@ class Publisher(Actor):
             GetReplicationView: self._view,
             OwnPublish: self._own_publish,
             TakeSnapshot: lambda m: self._asked(partial(self._transfer.take, (m.peer in self._topology.foreign) is not m.other)),
+            CommandsUpTo: self._commands_up_to,
             MakeDurable: lambda _: self._asked(self._transfer.make_durable),
             InstallSnapshot: lambda m: self._asked(partial(self._transfer.install, m, machine.applied[0])),
             Installed: lambda m: m.settle(),
@@ -234,7 +237,7 @@ class Publisher(Actor):
         self._commands.send(message)
 
     def _await_commands(self, message: AwaitCommands) -> Any:
-        """Behind all that was applied here, which the commands' delivery was told before."""
+        """By way of here: the commands' delivery has then been told of the handler that was registered before this was asked."""
         reply, asked = self.reply_to, self._commands.ask(message, block=False)
         asked.on_done(partial(_pass_on, asked, reply))
         return LATER
@@ -281,6 +284,8 @@ class Publisher(Actor):
             self._fail(proposal.all_chunks(), unknown)
             self._proposals.ended(proposal, unknown)
         self._fail(self._forwarding.stop(), unknown)
+        for _, reply in self._counting:
+            reply.fail(NotLeader())
 
     def on_restart(self) -> None:
         raise RuntimeError("the publisher lost its place in the log; the node stops rather than number records differently")
@@ -426,6 +431,8 @@ class Publisher(Actor):
                 self._known[topic] = max(next_seq, self._known.get(topic, 0))
                 self._metrics.seq(topic, next_seq - 1)
             self._lagging.update(outcome.next_seqs)
+        if self._counting:
+            self._count_commands()
         if self._unstored > MOST_UNSTORED:
             self._apply_held = index
         elif self._untold_entries >= TELL_ENTRIES or self._untold_bytes >= TELL_BYTES:
@@ -437,6 +444,22 @@ class Publisher(Actor):
             fresh = [batch for batch in fresh if batch.topic != COMMANDS_TOPIC]
         if fresh:
             self._delivery.send(NewBatches(fresh))
+
+    def _commands_up_to(self, message: CommandsUpTo) -> Any:
+        if message.index <= self._machine.applied[0]:
+            return self._machine.last_seq(COMMANDS_TOPIC)
+        if self.reply_to is not None:
+            self._counting.append((message.index, self.reply_to))
+        return LATER
+
+    def _count_commands(self) -> None:
+        applied, count = self._machine.applied[0], self._machine.last_seq(COMMANDS_TOPIC)
+        waiting, self._counting = self._counting, []
+        for index, reply in waiting:
+            if index <= applied:
+                reply.set(count)
+            else:
+                self._counting.append((index, reply))
 
     def _tell_applied(self, index: int) -> None:
         self._untold_entries = self._untold_bytes = 0
@@ -468,6 +491,7 @@ class Publisher(Actor):
         held, self._transfer.held = self._transfer.held, []
         for message in held:
             self._committed(message)
+        self._count_commands()
 
     def _streamed(self, message: StreamedBatches) -> None:
         """From a leader's stream, on a node that is no Raft server: stored and delivered; the state machine waits for the log."""

@@ -24,10 +24,11 @@ from coterie.actors.replication.letter_desk import LetterDesk
 from coterie.actors.replication.messages import OwnPublish, Stored
 from coterie.actors.replication.metrics import ReplicationMetrics
 from coterie.actors.replication.publisher import Limits, Publisher
+from coterie.actors.replication.reads import Reads, There, read_from
 from coterie.actors.replication.recovery import Past, recovered
 from coterie.actors.replication.subscriber import Subscribers
 from coterie.actors.replication.subscriptions import Subscriptions
-from coterie.actors.room_messages import COMMANDS_TOPIC, CommandSupport, SetHandler, Topology
+from coterie.actors.room_messages import COMMANDS_TOPIC, AwaitCommands, CommandSupport, SetHandler, Topology
 from coterie.proto.command import ORIGIN_BYTES
 
 STOP_PATIENCE: Final = 6.0  # seconds for each actor; delivery gives the handler a little less
@@ -50,6 +51,7 @@ class Replication:
     delivery: Ref
     commands: Ref
     letter_desk: Ref
+    reads: Ref
     writer: Ref
     follower: Ref | None = None
     foreign: Ref | None = None
@@ -66,6 +68,7 @@ class Replication:
         past: Past = lambda index: (),
         foreign_link: ForeignLink | None = None,
         told: Told = lambda term, leader: None,
+        read_index: There = lambda leader, lease, timeout: LightFuture(),
         limits: Limits | None = None,
         retry: float = 1.5,
         attempts: int = 10,
@@ -80,7 +83,7 @@ class Replication:
     ) -> None:
         self._node, self._buffer, self._metrics, self._on_crash = node, buffer, metrics, on_crash
         self._leader_link, self._send_acks, self._emit, self._follow_link = leader_link, send_acks, emit, follow_link
-        self._foreign_link, self._told = foreign_link, told
+        self._foreign_link, self._told, self._read_index = foreign_link, told, read_index
         self._limits, self._retry, self._gap, self._snapshots = limits, retry, gap, snapshots
         self._attempts, self._letters = attempts, letters
         self._origin = os.urandom(ORIGIN_BYTES)
@@ -151,15 +154,32 @@ class Replication:
             **common,
         )
         self.letter_desk = LetterDesk.start(node, buffer, self._letters, self._publish, self._on_crash)  # type: ignore[assignment]
+        self._raft = raft
+        self.reads = Reads.start(  # type: ignore[assignment]
+            node,
+            self.read_from,
+            self._read_index,
+            self._handled,
+            timeout=(self._limits or Limits()).request_timeout,
+            on_crash=self._on_crash,
+        )
         if self._follow_link is not None:
             self.follower = StreamFollower.start(node, state, self._follow_link, self._to_publisher, self._on_crash)  # type: ignore[assignment]
         if self._foreign_link is not None:
             self.foreign = ForeignFollower.start(node, self._foreign_link, self._told, retry=self._retry, **common)  # type: ignore[assignment]
         return self.publisher
 
+    def read_from(self, lease: bool) -> LightFuture:
+        """From where on a node's own handler may answer, by this node as the leader: a ReadFrom, or NotLeader. From any thread."""
+        return read_from(self._raft, self.publisher, lease)
+
+    def _handled(self, commands: int) -> LightFuture:
+        future: LightFuture = self.publisher.ask(AwaitCommands(commands), block=False)
+        return future
+
     def actors(self) -> Iterator[tuple[str, Ref]]:
         """The room's actors beside the publisher, with their concerns; one subscriber for each peer."""
-        yield from (("delivery", self.delivery), ("commands", self.commands), ("buffer", self.writer))
+        yield from (("delivery", self.delivery), ("commands", self.commands), ("buffer", self.writer), ("reads", self.reads))
         if self.follower is not None:
             yield "following", self.follower
         if self.foreign is not None:
@@ -171,7 +191,7 @@ class Replication:
         """For all of the room that want it."""
         self.publisher.send(topology)
         self.subscriptions.set_topology(topology)
-        for ref in (self.follower, self.foreign):
+        for ref in (self.reads, self.follower, self.foreign):
             if ref is not None:
                 ref.send(topology)
 
@@ -179,6 +199,7 @@ class Replication:
         actor: Any = handler._actor_weakref() if handler is not None else None
         message = SetHandler(handler, getattr(actor, "command_support", CommandSupport()))
         self.publisher.send(message)
+        self.reads.send(message)  # after the publisher: what it then asks for is about this handler
         if self.foreign is not None:
             self.foreign.send(message)
 
@@ -186,6 +207,11 @@ class Replication:
         """What subscribers that are no nodes of ours have missed, and what came from leaders that are none. From any thread."""
         actor: Any = self.foreign._actor_weakref() if self.foreign is not None else None
         return {**self.subscriptions.counters(), **(dict(actor.counters) if actor is not None else {})}
+
+    def read_counters(self) -> dict[str, int]:
+        """How many reads of each kind this node has taken, and how the leader vouched for them. From any thread."""
+        actor: Any = self.reads._actor_weakref()
+        return dict(actor.counters) if actor is not None else {}
 
     def stop(self) -> None:
         """Fail what waits, let the handler finish, write what there is. Blocks for a few seconds at most: whoever waits for a disk that does not answer is left
@@ -207,7 +233,7 @@ class Replication:
 
     def _in_order(self) -> Iterator[tuple[str, Ref]]:
         yield from ((name, ref) for name, ref in (("following", self.follower), ("foreign", self.foreign)) if ref is not None)
-        yield from (("publisher", self.publisher), ("letters", self.letter_desk))
+        yield from (("reads", self.reads), ("publisher", self.publisher), ("letters", self.letter_desk))
         yield from (("commands", self.commands), ("delivery", self.delivery), ("buffer", self.writer))
 
     def _to_publisher(self, message: Any) -> bool:

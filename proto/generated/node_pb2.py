@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63oterie/proto/node.proto\x12\ncoterie.v1\"M\n\x07\x46\x61ilure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tleader_id\x18\x03 \x01(\t\x12\x13\n\x0bleader_addr\x18\x04 \x01(\t\"\'\n\x0bReadRequest\x12\n\n\x02op\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"?\n\tReadReply\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12$\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x13.coterie.v1.Failure\"\x1d\n\x0fTransferRequest\x12\n\n\x02id\x18\x01 \x01(\t\"5\n\rTransferReply\x12$\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x13.coterie.v1.Failure\":\n\x0e\x46orwardRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\x0c\x12\r\n\x05trace\x18\x03 \x01(\t\"]\n\x0c\x46orwardReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12$\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x13.coterie.v1.Failure\"&\n\x08TopicAck\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"Q\n\x08\x41\x63kBatch\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08\x61nnounce\x18\x02 \x01(\x08\x12\"\n\x04\x61\x63ks\x18\x03 \x03(\x0b\x32\x14.coterie.v1.TopicAck\"\n\n\x08\x41\x63ksDone\".\n\x0bTopicCursor\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x10\n\x08next_seq\x18\x02 \x01(\x04\"J\n\rFollowRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12(\n\x07\x63ursors\x18\x02 \x03(\x0b\x32\x17.coterie.v1.TopicCursor\"[\n\x0b\x46ollowBatch\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tfirst_seq\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\r\n\x05index\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"9\n\rFollowBatches\x12(\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x17.coterie.v1.FollowBatch2\xbf\x02\n\x04Node\x12\x36\n\x04Read\x12\x17.coterie.v1.ReadRequest\x1a\x15.coterie.v1.ReadReply\x12\x42\n\x08Transfer\x12\x1b.coterie.v1.TransferRequest\x1a\x19.coterie.v1.TransferReply\x12\x43\n\x07\x46orward\x12\x1a.coterie.v1.ForwardRequest\x1a\x18.coterie.v1.ForwardReply(\x01\x30\x01\x12\x34\n\x04\x41\x63ks\x12\x14.coterie.v1.AckBatch\x1a\x14.coterie.v1.AcksDone(\x01\x12@\n\x06\x46ollow\x12\x19.coterie.v1.FollowRequest\x1a\x19.coterie.v1.FollowBatches0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63oterie/proto/node.proto\x12\ncoterie.v1\"M\n\x07\x46\x61ilure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tleader_id\x18\x03 \x01(\t\x12\x13\n\x0bleader_addr\x18\x04 \x01(\t\"\'\n\x0bReadRequest\x12\n\n\x02op\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"?\n\tReadReply\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12$\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x13.coterie.v1.Failure\"!\n\x10ReadIndexRequest\x12\r\n\x05lease\x18\x01 \x01(\x08\"Z\n\x0eReadIndexReply\x12\x10\n\x08\x63ommands\x18\x01 \x01(\x04\x12\x10\n\x08\x62y_lease\x18\x02 \x01(\x08\x12$\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x13.coterie.v1.Failure\"\x1d\n\x0fTransferRequest\x12\n\n\x02id\x18\x01 \x01(\t\"5\n\rTransferReply\x12$\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x13.coterie.v1.Failure\":\n\x0e\x46orwardRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\x0c\x12\r\n\x05trace\x18\x03 \x01(\t\"]\n\x0c\x46orwardReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12$\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x13.coterie.v1.Failure\"&\n\x08TopicAck\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"Q\n\x08\x41\x63kBatch\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08\x61nnounce\x18\x02 \x01(\x08\x12\"\n\x04\x61\x63ks\x18\x03 \x03(\x0b\x32\x14.coterie.v1.TopicAck\"\n\n\x08\x41\x63ksDone\".\n\x0bTopicCursor\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x10\n\x08next_seq\x18\x02 \x01(\x04\"J\n\rFollowRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12(\n\x07\x63ursors\x18\x02 \x03(\x0b\x32\x17.coterie.v1.TopicCursor\"[\n\x0b\x46ollowBatch\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tfirst_seq\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\r\n\x05index\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"9\n\rFollowBatches\x12(\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x17.coterie.v1.FollowBatch2\x86\x03\n\x04Node\x12\x36\n\x04Read\x12\x17.coterie.v1.ReadRequest\x1a\x15.coterie.v1.ReadReply\x12\x45\n\tReadIndex\x12\x1c.coterie.v1.ReadIndexRequest\x1a\x1a.coterie.v1.ReadIndexReply\x12\x42\n\x08Transfer\x12\x1b.coterie.v1.TransferRequest\x1a\x19.coterie.v1.TransferReply\x12\x43\n\x07\x46orward\x12\x1a.coterie.v1.ForwardRequest\x1a\x18.coterie.v1.ForwardReply(\x01\x30\x01\x12\x34\n\x04\x41\x63ks\x12\x14.coterie.v1.AckBatch\x1a\x14.coterie.v1.AcksDone(\x01\x12@\n\x06\x46ollow\x12\x19.coterie.v1.FollowRequest\x1a\x19.coterie.v1.FollowBatches0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,28 +37,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READREQUEST']._serialized_end=158
   _globals['_READREPLY']._serialized_start=160
   _globals['_READREPLY']._serialized_end=223
-  _globals['_TRANSFERREQUEST']._serialized_start=225
-  _globals['_TRANSFERREQUEST']._serialized_end=254
-  _globals['_TRANSFERREPLY']._serialized_start=256
-  _globals['_TRANSFERREPLY']._serialized_end=309
-  _globals['_FORWARDREQUEST']._serialized_start=311
-  _globals['_FORWARDREQUEST']._serialized_end=369
-  _globals['_FORWARDREPLY']._serialized_start=371
-  _globals['_FORWARDREPLY']._serialized_end=464
-  _globals['_TOPICACK']._serialized_start=466
-  _globals['_TOPICACK']._serialized_end=504
-  _globals['_ACKBATCH']._serialized_start=506
-  _globals['_ACKBATCH']._serialized_end=587
-  _globals['_ACKSDONE']._serialized_start=589
-  _globals['_ACKSDONE']._serialized_end=599
-  _globals['_TOPICCURSOR']._serialized_start=601
-  _globals['_TOPICCURSOR']._serialized_end=647
-  _globals['_FOLLOWREQUEST']._serialized_start=649
-  _globals['_FOLLOWREQUEST']._serialized_end=723
-  _globals['_FOLLOWBATCH']._serialized_start=725
-  _globals['_FOLLOWBATCH']._serialized_end=816
-  _globals['_FOLLOWBATCHES']._serialized_start=818
-  _globals['_FOLLOWBATCHES']._serialized_end=875
-  _globals['_NODE']._serialized_start=878
-  _globals['_NODE']._serialized_end=1197
+  _globals['_READINDEXREQUEST']._serialized_start=225
+  _globals['_READINDEXREQUEST']._serialized_end=258
+  _globals['_READINDEXREPLY']._serialized_start=260
+  _globals['_READINDEXREPLY']._serialized_end=350
+  _globals['_TRANSFERREQUEST']._serialized_start=352
+  _globals['_TRANSFERREQUEST']._serialized_end=381
+  _globals['_TRANSFERREPLY']._serialized_start=383
+  _globals['_TRANSFERREPLY']._serialized_end=436
+  _globals['_FORWARDREQUEST']._serialized_start=438
+  _globals['_FORWARDREQUEST']._serialized_end=496
+  _globals['_FORWARDREPLY']._serialized_start=498
+  _globals['_FORWARDREPLY']._serialized_end=591
+  _globals['_TOPICACK']._serialized_start=593
+  _globals['_TOPICACK']._serialized_end=631
+  _globals['_ACKBATCH']._serialized_start=633
+  _globals['_ACKBATCH']._serialized_end=714
+  _globals['_ACKSDONE']._serialized_start=716
+  _globals['_ACKSDONE']._serialized_end=726
+  _globals['_TOPICCURSOR']._serialized_start=728
+  _globals['_TOPICCURSOR']._serialized_end=774
+  _globals['_FOLLOWREQUEST']._serialized_start=776
+  _globals['_FOLLOWREQUEST']._serialized_end=850
+  _globals['_FOLLOWBATCH']._serialized_start=852
+  _globals['_FOLLOWBATCH']._serialized_end=943
+  _globals['_FOLLOWBATCHES']._serialized_start=945
+  _globals['_FOLLOWBATCHES']._serialized_end=1002
+  _globals['_NODE']._serialized_start=1005
+  _globals['_NODE']._serialized_end=1395
 # @@protoc_insertion_point(module_scope)

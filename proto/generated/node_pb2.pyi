@@ -33,6 +33,22 @@ class ReadReply(_message.Message):
     failure: Failure
     def __init__(self, data: _Optional[bytes] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
 
+class ReadIndexRequest(_message.Message):
+    __slots__ = ("lease",)
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    lease: bool
+    def __init__(self, lease: bool = ...) -> None: ...
+
+class ReadIndexReply(_message.Message):
+    __slots__ = ("commands", "by_lease", "failure")
+    COMMANDS_FIELD_NUMBER: _ClassVar[int]
+    BY_LEASE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    commands: int
+    by_lease: bool
+    failure: Failure
+    def __init__(self, commands: _Optional[int] = ..., by_lease: bool = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
 class TransferRequest(_message.Message):
     __slots__ = ("id",)
     ID_FIELD_NUMBER: _ClassVar[int]

@@ -8,7 +8,8 @@
       n1 follows in term 2: no answer of a quorum within the lease
       n2 leads in term 3
 
-What a step prints: who began or ceased to lead, transfers that failed, configurations in force, commands that were abandoned, refusals. `show` and `logs` print
+What a step prints: who began or ceased to lead, transfers that failed, configurations in force, commands that were abandoned, reads that may be answered or never
+will be, refusals. `show` and `logs` print
 states. Time passes in `pass` alone. `leader` stands for whoever leads in the latest term. `SCENARIOS_REWRITE=1` writes what was printed into the files, for a
 review of the difference.
 
@@ -19,6 +20,7 @@ review of the difference.
 | `settings NAME=VALUE …` | of the servers that come next |
 | `isolate A …`, `block A>B …`, `heal` | a silent partition around A …; one direction of one link; all of it is over |
 | `allow A>B N` | N more messages from A pass to B, then the direction is blocked |
+| `delay B>A …`, `arrive B>A …` | what B answers A stays on its way; all of that comes in |
 | `stop A …`, `restart A …`, `wipe A` | the process dies; comes back with its disk; comes back with an empty one |
 | `damage A INDEX` | the entries from INDEX on are found damaged when A, which is stopped, comes back |
 | `doubts` | who does not vote, since it has lost what it had acknowledged |
@@ -32,7 +34,8 @@ review of the difference.
 | `add-voter A B`, `add-learner A B`, `remove A B` | a change of the configuration, asked of A |
 | `transfer A [B]` | |
 | `take-over A [B]` | A is to take the leadership from B, or from whom it follows: has it begun to? |
-| `confirm A` | does a quorum confirm, from now on, that A leads? |
+| `read A x y …`, `lease-read A x …` | A is asked, in one burst, from which index on these reads may be answered; by a round, or by its lease where that is enough |
+| `rounds A` | how many rounds of reads A began |
 | `vote A B TERM [transfer]` | B, with a log as long as A's, asks A for its vote |
 | `pre-vote A B TERM` | |
 | `snapshots A` | how many A sent, and how many failed |
@@ -87,6 +90,7 @@ class Scenario:
         self.cluster = RaftCluster()
         self._heard: dict[str, int] = {}
         self._abandoned: dict[str, int] = {}
+        self._read_by: dict[str, tuple[int, int]] = {}
         self._said: list[str] = []
         self._chosen: dict[str, Any] = {}
 
@@ -130,6 +134,17 @@ class Scenario:
         if lost:
             self._said.append(f"{member.name} does not know what became of {' '.join(map(str, lost))}")
         self._abandoned[member.name] = len(member.abandoned)
+        self._listen_to_reads(member)
+
+    def _listen_to_reads(self, member: Member) -> None:
+        confirmed, unconfirmed = self._read_by.get(member.name, (0, 0))
+        for read in member.confirmed[confirmed:]:
+            self._said.append(
+                f"{member.name} answers {read.context} from index {read.index} by {'its lease' if read.by_lease else 'a round'}"
+            )
+        if member.unconfirmed[unconfirmed:]:
+            self._said.append(f"{member.name} cannot answer {' '.join(map(str, member.unconfirmed[unconfirmed:]))}")
+        self._read_by[member.name] = (len(member.confirmed), len(member.unconfirmed))
 
     # -- the table ------------------------------------------------------------------------------------------------------------
 
@@ -163,6 +178,16 @@ class Scenario:
         sender, _, receiver = link.partition(">")
         self.cluster.allowed[sender, receiver] = int(number)
 
+    def _delay(self, *links: str) -> None:
+        for link in links:
+            sender, _, receiver = link.partition(">")
+            self.cluster.delayed[sender, receiver] = []
+
+    def _arrive(self, *links: str) -> None:
+        for link in links:
+            sender, _, receiver = link.partition(">")
+            self.cluster.arrive(sender, receiver)
+
     def _heal(self) -> None:
         torn = [way for a, b in self.cluster.allowed for way in ((a, b), (b, a))]
         self.cluster.cut_off, self.cluster.allowed = set(), {}
@@ -192,6 +217,7 @@ class Scenario:
 
     def _forget(self, name: str) -> None:
         self._heard[name] = self._abandoned[name] = 0
+        self._read_by[name] = (0, 0)
 
     def _no_pre_vote(self, *names: str) -> None:
         self.cluster.without_pre_vote |= set(names)
@@ -251,12 +277,18 @@ class Scenario:
         self._said.append("begun" if begun else "not begun")
         self.cluster.settle()
 
-    def _confirm(self, name: str) -> None:
-        self.cluster.now += 0.001
-        since, core = self.cluster.now, self.cluster[name].core
-        core.confirm(since, since)
+    def _read(self, name: str, *reads: str) -> None:
+        for read in reads:
+            self.cluster[name].core.read_index(read, self.cluster.now)
         self.cluster.settle()
-        self._said.append("confirmed" if core.confirm(since, self.cluster.now) else "not confirmed")
+
+    def _lease_read(self, name: str, *reads: str) -> None:
+        for read in reads:
+            self.cluster[name].core.read_index(read, self.cluster.now, lease=True)
+        self.cluster.settle()
+
+    def _rounds(self, name: str) -> None:
+        self._said.append(f"rounds {self.cluster[name].core.counters().get('read_rounds', 0)}")
 
     def _vote(self, name: str, candidate: str, term: str, *flags: str) -> None:
         log = self.cluster[name].disk

@@ -12,13 +12,14 @@ from unittest import mock
 
 import attrs
 
-from coterie.actors.raft import election, following, replication, snapshots
+from coterie.actors.raft import election, following, reads, replication, snapshots
 from coterie.actors.raft.cache import LogCache
 from coterie.actors.raft.core import RaftCore
 from coterie.actors.raft.log import HardState
 from coterie.actors.raft.membership import Configurations
 from coterie.actors.raft.node import Node
 from coterie.actors.raft.ready import AppendToken, Ready
+from coterie.actors.raft.settings import Settings
 
 Patch = tuple[Any, str, Any]
 
@@ -66,7 +67,7 @@ def old_term_committed_by_counting() -> Patch:
     def advance_commit(node: Node) -> None:
         voters = node.configuration.voters()
         held = [node.log.stored_index if voter.id == node.me.id else replication._match(node, voter) for voter in voters]
-        index = replication._quorum_th(node, held)
+        index = replication.quorum_th(node, held)
         if index > node.commit:
             node.set_commit(index)
             node.pump_wanted = True
@@ -189,6 +190,69 @@ def configuration_not_installed() -> Patch:
     return Configurations, "reset", lambda self, index, configuration: None
 
 
+def read_without_confirmation() -> Patch:
+    """A read is answered by whoever takes itself for the leader."""
+    return reads, "quorum_round", lambda node: node.reads.round
+
+
+def read_confirmed_by_earlier_answers() -> Patch:
+    """Every answer counts for the round under way, also that to a request which was sent before it began."""
+    original = replication.on_append_response
+
+    def on_append_response(node: Node, progress: Any, token: Any, message: Any) -> None:
+        original(node, progress, token._replace(round=node.reads.round), message)
+
+    return replication, "on_append_response", on_append_response
+
+
+def read_before_the_first_commit() -> Patch:
+    """A new leader takes its commit index for an answer before an entry of its own term is committed."""
+    return reads, "_serves", lambda node: True
+
+
+def learners_confirm_reads() -> Patch:
+    """Every answer confirms, also that of a server without a vote."""
+
+    def quorum_round(node: Node) -> int:
+        return replication.quorum_th(node, [node.reads.round, *(progress.round for progress in node.progress.values())])
+
+    return reads, "quorum_round", quorum_round
+
+
+def read_index_of_the_end_of_a_round() -> Patch:
+    """Who comes while a round is under way gets its answer when it ends, which was proven for an earlier moment."""
+    original = reads.advance
+
+    def advance(node: Node) -> None:
+        if node.reads.asked:
+            node.reads.asked += node.reads.waiting
+            node.reads.waiting = []
+        original(node)
+
+    return reads, "advance", advance
+
+
+def lease_longer_than_patience() -> Patch:
+    """The lease of a leader outlives the patience of its voters."""
+    return Settings, "read_lease", property(lambda self: 3 * self.heartbeat_timeout)
+
+
+def lease_kept_while_handing_over() -> Patch:
+    """The target has been told to campaign, against everybody's patience, and the leader goes on to trust its lease."""
+    original = reads.lease_holds
+
+    def lease_holds(node: Node) -> bool:
+        node.reads.lease_void = False
+        return original(node)
+
+    return reads, "lease_holds", lease_holds
+
+
+def lease_of_a_forgotten_leader() -> Patch:
+    """Who does not believe in its leader any more votes at once, although it has just answered it."""
+    return Node, "is_bound", lambda self: False
+
+
 BUGS: dict[str, Callable[[], Patch]] = {
     bug.__name__: bug
     for bug in (
@@ -207,6 +271,14 @@ BUGS: dict[str, Callable[[], Patch]] = {
         old_snapshot_installed,
         tail_kept_behind_a_snapshot,
         configuration_not_installed,
+        read_without_confirmation,
+        read_confirmed_by_earlier_answers,
+        read_before_the_first_commit,
+        learners_confirm_reads,
+        read_index_of_the_end_of_a_round,
+        lease_longer_than_patience,
+        lease_kept_while_handing_over,
+        lease_of_a_forgotten_leader,
     )
 }
 

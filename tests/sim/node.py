@@ -30,6 +30,7 @@ class SimNode:
         self.world, self.server, self.id = world, server, server.id
         self.disk = SimDisk()
         self.life = 0
+        self.ended = float("-inf")  # when the life before ended
         self.up = False
         self.paused = False
         self.slow_disk = 0.0  # seconds added to each write
@@ -69,6 +70,7 @@ class SimNode:
             kernel.now,
             random,
             self.disk.doubt,
+            self.ended,
         )
         self._term, self._commit, self._generation = self.core.term, self.core.commit, 0
         kernel.note(self.id, "start", f"term {self.core.term} last {self.core.last_index} applied {self.applied}")
@@ -82,6 +84,7 @@ class SimNode:
             self._write(self._queue[0])
         self.up = False
         self.core = None
+        self.ended = kernel.now
         self.world.network.close_all_of(self)
 
     def pause(self, seconds: float) -> None:
@@ -177,6 +180,8 @@ class SimNode:
                 self._send(send)
             for wish in ready.snapshots:
                 Sending(self, wish)
+            for read in ready.confirmed:
+                self.world.oracle.read(self, read)
             self._queue.append(ready)
             self._check()
             self._work()

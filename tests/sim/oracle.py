@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from coterie.actors.raft.node import Role
-from coterie.actors.raft.ready import AppendToken, Ready, Send
+from coterie.actors.raft.ready import AppendToken, ReadConfirmed, Ready, Send
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import CONFIGURATION, AppendResponse, Entry, VoteRequest, VoteResponse
 from tests.sim.kernel import Kernel
@@ -56,6 +56,14 @@ class Oracle:
                     term_of(node, index) == entry_term,
                     f"leader completeness: {node.id} leads term {term} without committed entry {index} of term {entry_term}",
                 )
+
+    def read(self, node: SimNode, read: ReadConfirmed) -> None:
+        """Linearizability: it is answered from all that was committed anywhere when it was asked."""
+        self.kernel.seen["reads by lease" if read.by_lease else "reads by round"] += 1
+        self.kernel.require(
+            read.index >= read.context,
+            f"stale read: {node.id} answers from index {read.index} what was asked when {read.context} was committed",
+        )
 
     def written(self, node: SimNode, ready: Ready) -> None:
         """Log matching: an index and a term name one entry and, by induction, all before it."""

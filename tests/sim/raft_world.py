@@ -6,6 +6,7 @@ what is applied, which proposals were abandoned, and it may act as a client at e
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from coterie.actors.raft.log import SnapshotMark
@@ -67,6 +68,15 @@ class Application:
 
     def event(self, node: SimNode, event: object) -> None:
         """An event of the core."""
+
+    def read(self, random: Random, lease: bool) -> None:
+        """A client asks a node that takes itself for a leader."""
+        leaders = [node for node in self.world.nodes.values() if node.reachable() and node.core.role is Role.LEADER]
+        if leaders:
+            node, committed = random.choice(leaders), max(self.world.oracle.chosen, default=0)
+            self.world.kernel.note(node.id, "read", (committed, lease))
+            node.core.read_index(committed, self.world.kernel.now, lease)
+            node.step()
 
     def client(self) -> None:
         """A client turns to a node, more often than not to one that leads."""
@@ -132,6 +142,8 @@ class RaftWorld:
         self.turnover = kernel.chance(0.35)  # servers are often exchanged for empty ones: late answers meet new memberships of old names
         self.replacing: str | None = None
         self.compacts = kernel.chance(0.6)  # logs are compacted all the time, down to nothing: who was away needs a snapshot
+        self.reading = Random(f"reads {seed}")  # a stream of its own: who reads changes nothing else
+        self.leases = self.reading.random() < 0.5  # reads by lease, and nobody then takes the leadership from a leader that lives
         for node in self.nodes.values():
             node.start()
         first = self.nodes["n1"]
@@ -166,6 +178,8 @@ class RaftWorld:
         if self.healing and self.kernel.now > CHAOS + 3.0 and self.application.served():
             return
         self.application.client()
+        while self.reading.random() < 0.6:
+            self.application.read(self.reading, lease=self.leases and self.reading.random() < 0.5)
         self.kernel.after(self.kernel.between(0.0, 2 * CLIENT_TICK), self._client)
 
     # -- faults ------------------------------------------------------------------------------------------------------------------
@@ -303,7 +317,7 @@ class RaftWorld:
         kernel = self.kernel
         node = kernel.random.choice(list(self.nodes.values()))
         leader = node.core.leader if node.reachable() else None
-        if leader is not None and node.core.take_over(leader.id, kernel.now):
+        if leader is not None and not self.leases and node.core.take_over(leader.id, kernel.now):
             kernel.note(node.id, "takes over from", leader.id)
             kernel.seen["take-overs"] += 1
             node.step()

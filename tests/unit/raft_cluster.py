@@ -11,7 +11,7 @@ from typing import Any
 from coterie.actors.raft.core import RaftCore
 from coterie.actors.raft.log import SnapshotMark
 from coterie.actors.raft.node import Role
-from coterie.actors.raft.ready import DoubtSettled, Ready, Send, SendSnapshot
+from coterie.actors.raft.ready import DoubtSettled, ReadConfirmed, Ready, Send, SendSnapshot
 from coterie.actors.raft.settings import Settings
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import (
@@ -59,6 +59,8 @@ class Member:
         self.contexts: list[Any] = []
         self.events: list[Any] = []
         self.abandoned: list[Any] = []
+        self.confirmed: list[ReadConfirmed] = []
+        self.unconfirmed: list[Any] = []
         self.outgoing: list[Send] = []
         self.wishes: list[SendSnapshot] = []  # of followers that need a snapshot
         self.installed: list[Entry] = []  # what the snapshot was made of that the state machine is made of
@@ -79,6 +81,8 @@ class Member:
             while (ready := self.core.ready()) is not None:
                 sends += ready.before
                 self.wishes += ready.snapshots
+                self.confirmed += ready.confirmed
+                self.unconfirmed += ready.unconfirmed
                 self.waiting.append(ready)
             if not self.waiting or self.stuck:
                 return replies
@@ -114,6 +118,16 @@ class Member:
             self.core.installed(handle, mark, now)
         return dict(self.drain())[handle]
 
+    def read(self, context: Any, now: float, lease: bool = False) -> int | None:
+        """Ask for a read index, and look at once: it, or None while it is not confirmed."""
+        self.core.read_index(context, now, lease)
+        self.drain()
+        return self.answer_to(context)
+
+    def answer_to(self, context: Any) -> int | None:
+        """The index from which this read may be answered, if it may."""
+        return next((answer.index for answer in self.confirmed if answer.context is context), None)
+
     def commands(self) -> list[bytes]:
         return [entry.data for entry in self.applied if entry.kind == COMMAND and entry.data is not None]
 
@@ -128,6 +142,9 @@ class RaftCluster:
         self.cut_off: set[str] = set()
         self.without_pre_vote: set[str] = set()  # they hang up on the question
         self.allowed: dict[tuple[str, str], int] = {}  # (from, to): how many more messages pass in this direction; the rest is lost
+        self.delayed: dict[
+            tuple[str, str], list[tuple[Send, Any]]
+        ] = {}  # (who answers, whom): answers on their way, for as long as that is
         self.sent: list[tuple[str, Send]] = []
         self.configuration = Configuration(tuple(server(n) for n in names) + tuple(server(n, NONVOTER) for n in nonvoters))
 
@@ -188,7 +205,9 @@ class RaftCluster:
                     self._hang_up(member, send)
                 elif self.reaches(member.name, send.peer) and self._passes(member.name, send.peer):
                     answer = self[send.peer].answer(send.request, self.now) if not self[send.peer].stuck else None
-                    if answer is not None and self._passes(send.peer, member.name):
+                    if answer is not None and (send.peer, member.name) in self.delayed:
+                        self.delayed[send.peer, member.name].append((send, answer))
+                    elif answer is not None and self._passes(send.peer, member.name):
                         member.core.response(send.peer, send.token, answer, self.now)
         return busy
 
@@ -197,6 +216,12 @@ class RaftCluster:
             self.links.discard((member.name, send.peer))
             member.core.response(send.peer, send.token, None, self.now)
             member.core.disconnected(send.peer, self.now)
+
+    def arrive(self, sender: str, receiver: str) -> None:
+        """The answers that were delayed come in now."""
+        for send, answer in self.delayed.pop((sender, receiver)):
+            self[receiver].core.response(sender, send.token, answer, self.now)
+        self.settle()
 
     def _send_snapshot(self, member: Member, wish: SendSnapshot) -> None:
         mark, history = member.take_snapshot()

@@ -169,25 +169,26 @@ def test_a_leader_that_was_deposed_does_not_act_on_its_return() -> None:
 def test_stale_reads_from_a_deposed_leader_are_never_confirmed() -> None:
     """Jepsen on etcd and Consul 2014, on Redis-Raft 2020: nothing is answered from a leader's state before a quorum confirmed it after the question."""
     cluster = RaftCluster("n1", "n2", "n3")
-    old = cluster.bootstrap("n1").core
-    asked = cluster.now
-    assert not old.confirm(asked, asked), "what the others said before the question says nothing"
+    old = cluster.bootstrap("n1")
+    assert old.read("before", cluster.now) is None, "what the others said before the question says nothing"
+    old.outgoing.clear()
     cluster.cut_off = {"n1"}
-    cluster.now += 0.001
     cluster.settle()
-    assert not old.confirm(asked, cluster.now)
+    assert old.read("cut off", cluster.now + 0.001, lease=True), "its lease holds yet, and nobody else can lead"
+    assert old.read("late", cluster.now + 60, lease=True) is None, "it stood still, and has not ticked yet"
+    old.core._node.now = cluster.now
     cluster.pass_time(4)
+    assert old.unconfirmed == ["before", "late"]
     (name,) = [name for name in cluster.leaders() if name != "n1"]
     cluster[name].core.propose([b"new"], [None], cluster.now)
     cluster.settle()
-    for later in (asked, cluster.now, cluster.now + 60):
+    for lease in (False, True):
         with pytest.raises(NotLeading):
-            old.confirm(later, later)
-    new, now = cluster[name].core, cluster.now + 0.001
-    assert not new.confirm(now, now)
-    cluster.now = now
+            old.core.read_index("at last", cluster.now, lease)
+    new = cluster[name]
+    assert new.read("new", cluster.now) is None
     cluster.settle()
-    assert new.confirm(now, now)
+    assert new.answer_to("new") == new.core.last_index
 
 
 def test_a_snapshot_that_fails_is_not_sent_in_a_loop_and_nothing_goes_while_one_is_on_its_way() -> None:
