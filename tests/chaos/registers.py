@@ -21,7 +21,7 @@ from tests.histories.models import Register
 from tests.product.worker import Recorder
 
 SPAN: Final = 4  # seconds that a register is used
-CONSISTENCIES: Final = ("logged",)  # of reads; the last goes through the log as a command
+CONSISTENCIES: Final = ("linearizable", "lease", "logged")  # of reads; the last goes through the log as a command
 
 
 class Registers(Recorder):
