@@ -24,7 +24,7 @@ TITLES = {
     "packed": "ceiling, packed, delivered to 3 handlers",
     "raft": "Raft alone, an entry per command",
     "publish": "publish on the leader, delivered to 3 handlers",
-    "publish-many": "publish_many, 128 records a call, delivered to 3",
+    "publish-many": "publish_many, 256 records a call, delivered to 3",
     "publish-follower": "publish on a follower, delivered to 3 handlers",
     "pysyncobj": "PySyncObj, journal never synced, applied on 3",
     "hashicorp": "hashicorp/raft + raft-boltdb, its defaults",

@@ -27,10 +27,19 @@ SYSTEMS: Final = (
     System("raft", ("benchmarks.raft_alone",)),
     System("hashicorp", ("benchmarks.go_peer",)),
     System("publish", ("benchmarks.publish",)),
+    System("publish-many", ("benchmarks.publish_many",)),
     System("publish-follower", ("benchmarks.publish", "--from-follower")),
     System("pysyncobj", ("benchmarks.pysyncobj_peer",)),
 )
-TRIALS: Final = (System("idle", ("benchmarks.idle",)),)
+TRIALS: Final = (
+    System("payload", ("benchmarks.payload",)),
+    System("frozen", ("benchmarks.frozen",)),
+    System("restart", ("benchmarks.restart",)),
+    System("catchup", ("benchmarks.behind", "catchup")),
+    System("memory", ("benchmarks.behind", "memory")),
+    System("steady", ("benchmarks.steady",), seconds=900.0, long=True),
+    System("idle", ("benchmarks.idle",)),
+)
 ALL: Final = (*SYSTEMS, *TRIALS)
 NAMES: Final = tuple(system.name for system in ALL)
 

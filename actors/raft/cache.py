@@ -44,6 +44,11 @@ class LogCache:
         return max(self._reader.first_index, self._base[0] + 1)
 
     @property
+    def first_in_memory(self) -> int:
+        """Entries below must be read from the disk."""
+        return self._first
+
+    @property
     def total_bytes(self) -> int:
         """Of all entries that came into the log since the start, but those that were cut off again."""
         return self._ends[-1] if self._ends else self._total_before

@@ -30,6 +30,7 @@ from coterie.actors.raft.log_format import (
     KEY_HARD_STATE,
     KEY_SNAPSHOT,
     KEY_START,
+    Damaged,
     index_key,
     key_index,
     pack_doubt,
@@ -40,6 +41,7 @@ from coterie.actors.raft.log_format import (
     unpack_doubt,
     unpack_entry,
     unpack_hard_state,
+    unpack_records,
     unpack_start,
 )
 from coterie.proto.errors import WireError
@@ -162,22 +164,17 @@ class LmdbLog:
     def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
         if not self._first <= first <= last <= self._end[0]:
             raise KeyError(f"entries {first}..{last}: the log holds {self._first}..{self._end[0]}")
-        found: list[Entry] = []
-        size = 0
         with self._environment.read() as transaction:
             cursor = transaction.cursor(db=self._log)
             cursor.set_range(index_key(first))
-            expected = first
-            for key, value in cursor:
-                if key != index_key(expected):
-                    break
-                entry = self._entry(expected, value)
-                found.append(entry)
-                size += len(entry.data or b"")
-                if expected == last or size >= max_bytes:
-                    return found
-                expected += 1
-            raise self._absent(transaction, expected)
+            try:
+                found = unpack_records(cursor, first, last, max_bytes)
+            except Damaged as damaged:
+                raise self._environment.damaged(f"entry {damaged.index}") from damaged
+            end = first + len(found)
+            if end <= last and sum(len(entry.data or b"") for entry in found) < max_bytes:
+                raise self._absent(transaction, end)
+            return found
 
     def configuration(self) -> tuple[int, Configuration]:
         return self.configuration_before(self._end[0] + 1)

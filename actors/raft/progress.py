@@ -59,6 +59,7 @@ class Progress:
         "connected",
         "contact",
         "epoch",
+        "heard",
         "inflight",
         "inflight_bytes",
         "last_sent",
@@ -84,6 +85,7 @@ class Progress:
         self.peer, self.address = peer, address
         self.contact = now  # when the latest request that was answered had been sent; at first, when this began
         self.answered = float("-inf")  # the same, but by answers alone: what a lease rests on
+        self.heard = now  # when that answer came
         self.removal_index = 0  # above 0: no longer in the configuration since that entry
         self.removal_deadline = 0.0
         self.snapshot_backoff = INITIAL_SNAPSHOT_BACKOFF

@@ -13,6 +13,8 @@ would otherwise commit a tail that has not been compared yet.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from coterie.actors.raft.node import Node, Role, Transfer
 from coterie.actors.raft.progress import Progress, ProgressState
 from coterie.actors.raft.ready import AppendToken, BecameLeader, Send, TransferFailed, TransferToken
@@ -109,11 +111,15 @@ def pump(node: Node) -> None:
 
 
 def _fill_window(node: Node, progress: Progress, shared: Shared) -> None:
+    """A follower that needs entries from the disk gets few and small requests, one for each that it answers: reading and packing what has long been written would
+    otherwise keep the leader from what is new, for as long as a whole window takes."""
     settings, last = node.settings, node.log.last_index
     while progress.next <= last and progress.inflight < settings.max_inflight and progress.inflight_bytes < settings.max_inflight_bytes:
         if progress.next < node.log.first_index:
             need_snapshot(node, progress)
             return
+        if progress.next < node.log.first_in_memory and progress.inflight >= settings.max_catch_up_inflight:
+            break
         _send_entries(node, progress, *_batch(node, progress.next, shared))
     if _owes_commit(node, progress) and node.now >= speak_at(node, progress):
         _send_empty(node, progress)
@@ -131,10 +137,12 @@ def _probe(node: Node, progress: Progress, shared: Shared) -> None:
 
 def _batch(node: Node, first: int, shared: Shared) -> tuple[tuple[Entry, ...], int]:
     """(entries, their size) from `first` on, the same objects for everybody who is at that place."""
-    last = min(node.log.last_index, first + node.settings.max_append_entries - 1)
+    settings = node.settings
+    most = settings.max_append_entries if first >= node.log.first_in_memory else settings.max_catch_up_entries
+    last = min(node.log.last_index, first + most - 1)
     found = shared.get((first, last))
     if found is None:
-        entries = node.log.entries(first, last, node.settings.max_append_bytes)
+        entries = node.log.entries(first, last, settings.max_append_bytes)
         found = shared[first, last] = (tuple(entries), node.log.size(entries))
     return found
 
@@ -215,6 +223,7 @@ def on_append_response(node: Node, progress: Progress, token: AppendToken, messa
         progress.contact = max(progress.contact, token.sent_at)
         progress.answered = max(progress.answered, token.sent_at)
         progress.round = max(progress.round, token.round)
+        progress.heard = node.now
         if progress.state is ProgressState.SNAPSHOT:
             progress.reaches = message.last_index
         if message.success:
@@ -297,22 +306,30 @@ def quorum_th(node: Node, values: list[int]) -> int:
 
 def quorum_contact(node: Node) -> float:
     """When a quorum was last known to follow: by the times at which answered requests had been *sent*."""
-    voters = node.configuration.voters()
-    contacts = sorted((node.now if server.id == node.me.id else _contact(node, server) for server in voters), reverse=True)
-    return contacts[node.quorum - 1] if len(contacts) >= node.quorum else node.now
+    return _of_quorum(node, lambda progress: progress.contact)
 
 
-def _contact(node: Node, server: Server) -> float:
-    progress = node.progress.get(server.id)
-    return progress.contact if progress else float("-inf")
+def _quorum_heard(node: Node) -> float:
+    """When the latest answer came of a quorum. Behind a full window answers are late on a slow disk, and no sign of silence."""
+    return _of_quorum(node, lambda progress: progress.heard)
+
+
+def _of_quorum(node: Node, moment: Callable[[Progress], float]) -> float:
+    """The latest moment that is not after the one of any of a quorum of the voters."""
+    moments = []
+    for server in node.configuration.voters():
+        progress = node.progress.get(server.id)
+        moments.append(node.now if server.id == node.me.id else moment(progress) if progress else float("-inf"))
+    moments.sort(reverse=True)
+    return moments[node.quorum - 1] if len(moments) >= node.quorum else node.now
 
 
 def lease_end(node: Node) -> float:
     """When a leader that hears nothing more gives up. What it could not hear, while its shell waited for the disk, is no silence of the others: they have a lease's
     time from then on, once for each time it heard them. This is about giving up alone; `quorum_contact` says what is known of the others."""
-    lease, contact = node.settings.lease_timeout, quorum_contact(node)
+    lease, heard = node.settings.lease_timeout, _quorum_heard(node)
     began, ended = node.stood_still
-    return ended + lease if began - lease < contact < ended else contact + lease
+    return ended + lease if began - lease < heard < ended else heard + lease
 
 
 def keeps_lease(node: Node) -> bool:

@@ -46,6 +46,8 @@ class Settings:
     max_append_bytes: int = _count(1 * MIB)
     max_inflight: int = _count(64)  # unanswered requests with entries, per follower
     max_inflight_bytes: int = _count(8 * MIB)
+    max_catch_up_entries: int = _count(1024)  # of one request, for a follower that needs what is not in memory any more
+    max_catch_up_inflight: int = _count(2)  # unanswered requests of such a follower
     max_unanswered_heartbeats: int = _count(4)
     cache_bytes: int = _count(8 * MIB)  # recent entries kept in memory; the collector of garbage walks all of them now and then
 

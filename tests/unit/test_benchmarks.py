@@ -45,6 +45,17 @@ def test_a_system_measures_the_levels_that_it_is_asked_for(command: tuple[str, .
         assert 0 < figures["p50_ms"] <= figures["p99_ms"]
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["publish-many", "payload", "frozen", "restart", "catchup", "memory", "steady"])
+def test_each_trial_gives_its_rows(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    done = benchmark("benchmarks", name, "--rounds", "1", "--scale", "0.01", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(file.read_text())["targets"]
+    assert rows
+    assert all(row["figure"] >= 0 for row in rows)
+
+
 @pytest.mark.go
 def test_the_go_peer_is_measured_or_says_why_not() -> None:
     done = benchmark("benchmarks.go_peer", "--scale", "0.001", "--levels", "1,256")

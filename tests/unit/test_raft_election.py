@@ -4,7 +4,7 @@ import pytest
 
 from coterie.actors.raft import refusals
 from coterie.actors.raft.node import Role
-from coterie.actors.raft.ready import BecameLeader, ElectionEnded, ElectionStarted, LeaderChanged, LostLeadership, TransferFailed
+from coterie.actors.raft.ready import BecameLeader, ElectionEnded, ElectionStarted, LeaderChanged, LostLeadership, Send, TransferFailed
 from coterie.proto.raft_messages import (
     COMMAND,
     AppendRequest,
@@ -199,6 +199,26 @@ def test_a_leader_that_is_cut_off_gives_up_within_its_lease() -> None:
     assert one.abandoned == ["a"]
     with pytest.raises(refusals.NotLeading):
         one.core.propose([b"c"], [None], cluster.now)
+
+
+def test_a_leader_whose_followers_answer_late_but_steadily_goes_on() -> None:
+    """Each answer belongs to a request that was sent longer than a lease ago: the others' disks are slow, and there is a queue before them."""
+    cluster = RaftCluster("n1", "n2", "n3")
+    one = cluster.bootstrap("n1")
+    late: list[tuple[float, Send]] = []
+    for step in range(80):
+        cluster.now += 0.05
+        one.core.propose([b"x"], [None], cluster.now)
+        one.core.tick(cluster.now)
+        one.drain()
+        late += [(cluster.now + min(0.7, 0.02 * step), send) for send in one.outgoing]
+        one.outgoing = []
+        due, late = [send for at, send in late if at <= cluster.now], [(at, send) for at, send in late if at > cluster.now]
+        for send in due:
+            one.core.response(send.peer, send.token, cluster[send.peer].answer(send.request, cluster.now), cluster.now)
+    assert one.core.role is Role.LEADER
+    assert not one.core.lease_valid(cluster.now), "that they are followed now is not known"
+    assert len(one.commands()) > 30
 
 
 def test_leadership_is_handed_over_without_waiting() -> None:

@@ -447,3 +447,30 @@ def test_a_follower_whose_answer_was_lost_is_not_sent_the_next_snapshot() -> Non
     cluster.pass_time(0.1)
     assert cluster["n3"].commands() == [b"a", b"b", b"c"]
     assert len(sent) == 1 and sent[0].success
+
+
+def test_what_must_be_read_from_the_disk_goes_out_in_slices_beside_what_is_new() -> None:
+    """A follower that is far behind must not have the leader read and pack a whole window for it before the others get what is new."""
+    settings = Settings(max_catch_up_entries=10, max_catch_up_inflight=2, cache_bytes=1000)
+    cluster = RaftCluster("n1", "n2", "n3", settings=settings)
+    one = cluster.bootstrap("n1")
+    cluster.stop("n3")
+    for n in range(200):
+        cluster.propose(b"%d" % n)
+    assert one.core._node.log.first_in_memory > 150
+    cluster.gone.discard("n3")
+    cluster.sent.clear()
+    most = 0
+
+    def note(name: str, peer: str) -> bool:
+        nonlocal most
+        most = max(most, one.core._node.progress["n3"].inflight)
+        return True
+
+    cluster._passes = note  # type: ignore[method-assign]
+    cluster.pass_time(2.0)
+    sizes = [len(send.request.entries) for _, send in cluster.sent if send.peer == "n3" and isinstance(send.request, AppendRequest)]
+    from_disk = [size for size in sizes if size][:14]
+    assert set(from_disk) == {10}
+    assert most <= 2
+    assert cluster["n3"].commands() == one.commands()

@@ -1,0 +1,87 @@
+"""A node that starts with a long log: seconds from the start of its process until it has answered a publish.
+
+One node, its only voter, whose log is written beforehand: a million entries, each a record of 128 bytes. Its first start applies them all (the buffer has none
+of them yet), and is told. Then it is stopped, and killed, and started again: these starts are judged; beside them, those of the same node before its log was long.
+`python -m benchmarks.restart`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from benchmarks import common
+from benchmarks import node as nodes
+from benchmarks.rows import Row, report, told
+from coterie.actors.data_dir import read_node
+from coterie.actors.raft.lmdb_log import LmdbLog
+from coterie.proto.raft_messages import COMMAND, Entry
+from coterie.proto.record_batch import encode_batch, encode_entry
+
+ENTRIES = 1_000_000
+STEP = 10_000  # entries of one transaction
+TIMES = 3
+MOST = 3.0  # seconds
+SETTINGS = '{"trailing_entries": 1073741823, "trailing_bytes": 1099511627776}'  # nothing is compacted
+
+
+def started(directory: str) -> tuple[common.Child, float]:
+    """The node, and the seconds until it had answered a publish."""
+    began = time.monotonic()
+    child = common.Child(nodes.MODULE, "n1", "--directory", directory, "--settings", SETTINGS, "--bootstrap")
+    child.hear()
+    child.ask("lead")
+    child.ask("drive 1 1")
+    return child, time.monotonic() - began
+
+
+def fill(directory: str, entries: int, payload: int) -> None:
+    home = Path(directory) / "n1"
+    log = LmdbLog.open(home / "raft", read_node(home)[0])
+    data, term = encode_entry([encode_batch(nodes.TOPIC, 0, [b"x" * payload]).data]), log.hard_state().term
+    try:
+        for first in range(log.last_index + 1, log.last_index + 1 + entries, STEP):
+            log.append([Entry(index, term, COMMAND, data) for index in range(first, first + STEP)])
+    finally:
+        log.close()
+
+
+def starts(directory: str, stop: Callable[[common.Child], object], times: int) -> list[float]:
+    found = []
+    for _ in range(times):
+        child, took = started(directory)
+        found.append(took)
+        stop(child)
+        child.kill()
+    return found
+
+
+def main() -> None:
+    options = common.arguments()
+    entries = max(STEP, int(ENTRIES * options.scale) // STEP * STEP)
+    directory = tempfile.mkdtemp(prefix="restart-")
+    try:
+        starts(directory, common.Child.end, 1)
+        short = median(starts(directory, common.Child.end, TIMES))
+        fill(directory, entries, options.payload)
+        (first,) = starts(directory, common.Child.end, 1)
+        stopped = median(starts(directory, common.Child.end, TIMES))
+        killed = median(starts(directory, common.Child.kill, TIMES))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    beside = "with a short log"
+    report(
+        [
+            Row(f"restart with {entries:,} entries, after a stop", stopped, "s", stopped, MOST, False, beside, short),
+            Row(f"restart with {entries:,} entries, after a SIGKILL", killed, "s", killed, MOST, False, beside, short),
+            told(f"start that must apply {entries:,} entries anew", first, "s"),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
