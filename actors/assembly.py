@@ -238,6 +238,7 @@ class Rooms:
             lease_timeout=config.lease_timeout,
             trailing_entries=config.trailing_entries,
             trailing_bytes=config.trailing_bytes,
+            trailing_age=config.trailing_age,
             store_timeout=config.store_timeout,
         )
         self.raft = self._start(

@@ -63,7 +63,7 @@ class Config:
     repl_buffer_dir: where the replication buffer lives; "": under data_dir, or in memory.
     request_timeout: how long a request may take when it does not say. max_payload: largest record, in bytes.
     trailing_entries, trailing_bytes: how much of the Raft log is kept of what is applied (whichever is reached first), so that a server that was away for a while
-    catches up without a snapshot.
+    catches up without a snapshot. trailing_age: what is older goes too, counted from when it came in this life of the node; 0: however old.
     leave_on_stop: a graceful stop also leaves the quorum and says good-bye in gossip; False for a node that will come back.
     tls_enable: TLS on the management API (HTTP and gRPC), on what nodes say to one another, and on Raft; not on gossip. tls_cert, tls_key: the node's
     certificate, with its chain, and its key: files in PEM, read again when they change. tls_ca: authorities, a file in PEM; with it every connection needs a
@@ -128,6 +128,7 @@ class Config:
     max_payload: int = attrs.field(default=1 << 20, validator=integer(1, 16 << 20))
     trailing_entries: int = attrs.field(default=10_240, validator=integer(1, 1 << 30))
     trailing_bytes: int = attrs.field(default=64 << 20, validator=integer(1, 1 << 40))
+    trailing_age: float = optional_duration_field()
 
     take_over_from_go: bool = attrs.field(default=True, validator=flag)
     heartbeat_timeout: float = duration_field(1.0)

@@ -53,6 +53,7 @@ class Settings:
 
     trailing_entries: int = _count(10_240)  # kept of what the state machine has, for followers that were away for a while
     trailing_bytes: int = _count(64 * MIB)
+    trailing_age: float = 0.0  # seconds; 0.0: however old
 
     apply_chunk_entries: int = _count(2048)  # committed entries handed out in one Ready
     apply_chunk_bytes: int = _count(4 * MIB)

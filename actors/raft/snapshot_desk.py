@@ -17,7 +17,7 @@ from typing import IO, Any, Final
 
 from coterie.actors.errors import CoterieError
 from coterie.actors.future import LightFuture
-from coterie.actors.raft.compaction import Compaction
+from coterie.actors.raft.compaction import MARKS_OF_AGE, Compaction
 from coterie.actors.raft.core import RaftCore
 from coterie.actors.raft.log import RaftLog, SnapshotMark
 from coterie.actors.raft.log_format import pack_mark
@@ -58,7 +58,10 @@ class SnapshotDesk:
         self._log, self._ask, self._post, self._notes = log, ask, post, notes
         self._counts = Counters()
         self._complain = Complaints(f"{name}/raft", self._counts)
-        self._compaction = Compaction(settings.trailing_entries, settings.trailing_bytes, log.first_index, log.last_index)
+        self._compaction = Compaction(
+            settings.trailing_entries, settings.trailing_bytes, log.first_index, log.last_index, settings.trailing_age
+        )
+        self._age_pause, self._look_at = settings.trailing_age / MARKS_OF_AGE, 0.0
         self._asking = False
         self._looked_at = (0, 0)
         self._step_at: float | None = None
@@ -149,10 +152,12 @@ class SnapshotDesk:
     def look(self) -> None:
         """The log may have grown: is there a good deal that need not be kept? What is committed is as good as applied here: what is durable is asked."""
         last, size = self.core.last_index, self.core.log_bytes
-        if last - self._looked_at[0] < LOOK_ENTRIES and size - self._looked_at[1] < LOOK_BYTES:
+        now = time.monotonic() if self._age_pause else 0.0
+        grown = last - self._looked_at[0] >= LOOK_ENTRIES or size - self._looked_at[1] >= LOOK_BYTES
+        if not grown and (not self._age_pause or now < self._look_at):
             return
-        self._looked_at = (last, size)
-        self._compaction.appended(last, size)
+        self._looked_at, self._look_at = (last, size), now + self._age_pause
+        self._compaction.appended(last, size, now)
         if self._asking or not self._compaction.wanted(self.core.commit):
             return
         asked = self._ask(MakeDurable())

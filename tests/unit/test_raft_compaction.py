@@ -83,3 +83,23 @@ def test_what_goes_was_durable_and_applied_and_what_must_stay_stays(entries: int
                 assert first <= index <= applied
                 first = index + 1
     assert last - first + 1 >= 0
+
+
+def test_what_is_too_old_goes_also_when_nothing_comes_any_more() -> None:
+    plan = Compaction(1000, HUGE, 1, 0, age=32.0)
+    for second in range(60):
+        plan.appended(10 * second, 0, 100.0 + second)
+    assert plan.wanted(590)
+    plan.allowed(590, 590)
+    assert run(plan) == [270], "the log ended at 270 when the clock was at 127, and it is 159 now"
+    plan.appended(590, 0, 200.0)
+    assert plan.wanted(590)
+    plan.allowed(580, 590)
+    assert run(plan) == [580], "what is not durable stays, however old"
+
+
+def test_without_an_age_the_clock_is_nothing() -> None:
+    plan = Compaction(1000, HUGE, 1, 0)
+    for second in range(40):
+        plan.appended(10 * second, 0, 100.0 + 1000 * second)
+    assert not plan.wanted(390)
