@@ -12,6 +12,7 @@ got no answer for. Each node applies what is committed and writes its buffer now
 from __future__ import annotations
 
 import io
+from random import Random
 from typing import Any
 
 from coterie.actors.raft.log import SnapshotMark
@@ -92,6 +93,9 @@ class Publishing:
             node.state = PublishState(MemoryBuffer())
         node.state.restart()
         return node.state.index
+
+    def read(self, random: Random, lease: bool) -> None:
+        """Reads are asked in the world of commands, whose oracle knows what they may see."""
 
     def sync(self, node: SimNode) -> int:
         node.state.write()
