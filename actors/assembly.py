@@ -46,6 +46,7 @@ from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.publisher import Limits
 from coterie.actors.replication.room import Replication
 from coterie.actors.room_messages import Emit, GetMembership, GetRaftView, LeaveGossip, MembershipEvent, MembershipView, RaftView, Topology
+from coterie.actors.state_fetch import StateFetch
 from coterie.actors.storage import note_damage, open_stores
 from coterie.actors.topology import META_CLUSTER, META_LEADS, META_RAFT, NO_CLUSTER, SOME_CLUSTER, own_meta
 from coterie.actors.wires import Wires
@@ -229,6 +230,9 @@ class Rooms:
             retry=config.repl_retry,
             attempts=config.repl_attempts,
             letters=config.dead_letter_topic,
+            fetch_state=StateFetch(config.node_id, self.client, lambda: self.wires.topology, self._snapshots),
+            every=config.command_snapshot_every,
+            every_bytes=config.command_snapshot_bytes,
             metrics=self.metrics,
             on_crash=self._on_crash,
         )

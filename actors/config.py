@@ -33,6 +33,7 @@ from coterie.actors.config_fields import (
 from coterie.actors.config_security import check_tls, cluster_name, gossip_key
 from coterie.actors.errors import ConfigError
 from coterie.actors.messages import LeaderInfo
+from coterie.actors.room_messages import COMMANDS_TOPIC
 from coterie.transport.addresses import Address
 
 
@@ -60,6 +61,8 @@ class Config:
     repl_window: publishes per topic that may be unacknowledged before publishing waits. repl_retry: pause before a failed delivery is tried again.
     repl_attempts: how often a handler may fail on a record before the record becomes a dead letter; 0: it is tried for ever.
     dead_letter_topic: where dead letters go; give all nodes the same.
+    command_snapshot_every, command_snapshot_bytes: after so many replicated commands, or bytes of them, the handler is asked for a snapshot of its state
+    (whichever is reached first), if it offers `handle_snapshot`.
     repl_buffer_dir: where the replication buffer lives; "": under data_dir, or in memory.
     request_timeout: how long a request may take when it does not say. max_payload: largest record, in bytes.
     trailing_entries, trailing_bytes: how much of the Raft log is kept of what is applied (whichever is reached first), so that a server that was away for a while
@@ -123,6 +126,8 @@ class Config:
     repl_retry: float = duration_field(1.5)
     repl_attempts: int = attrs.field(default=10, validator=integer(0, 1 << 30))
     dead_letter_topic: str = attrs.field(default="dead-letters", validator=topic_name)
+    command_snapshot_every: int = attrs.field(default=10_000, validator=integer(1, 1 << 30))
+    command_snapshot_bytes: int = attrs.field(default=64 << 20, validator=integer(1, 1 << 40))
     repl_buffer_dir: str = attrs.field(default="", validator=text(4096), converter=path)
     request_timeout: float = duration_field(10.0)
     max_payload: int = attrs.field(default=1 << 20, validator=integer(1, 16 << 20))
@@ -159,6 +164,8 @@ class Config:
             )
         if self.heartbeat_timeout > self.election_timeout:
             raise ConfigError("heartbeat_timeout", self.heartbeat_timeout, f"give at most election_timeout ({self.election_timeout} s)")
+        if self.dead_letter_topic == COMMANDS_TOPIC:
+            raise ConfigError("dead_letter_topic", self.dead_letter_topic, "it is the topic of commands; give another name")
         if self.repl_buffer_dir and not self.data_dir:
             raise ConfigError(
                 "repl_buffer_dir",

@@ -23,9 +23,19 @@ import attrs
 from coterie.actors.base import Actor
 from coterie.actors.dead_letters import read_letter
 from coterie.actors.errors import HandlerFailed
-from coterie.actors.handler_commands import apply_commands, support_of
+from coterie.actors.handler_commands import apply_commands, support_of, write_state
 from coterie.actors.messages import DeadLetter
-from coterie.actors.room_messages import ApplyCommands, BeginCommands, Deliver, Delivered, HandleRead, HandleReads, HandleWrite
+from coterie.actors.room_messages import (
+    ApplyCommands,
+    BeginCommands,
+    Deliver,
+    Delivered,
+    HandleRead,
+    HandleReads,
+    HandleWrite,
+    RestoreCommands,
+    SnapshotCommands,
+)
 from coterie.actors.traced import traced_apply, traced_call, traced_handler
 from coterie.actors.tracing import TRACING
 
@@ -115,6 +125,10 @@ class HandlerActor(Actor):
             return self._call(self.handle_read, "handle read", message)
         if isinstance(message, BeginCommands):
             return self._begin(message)
+        if isinstance(message, SnapshotCommands):
+            return write_state(self.handle_snapshot(), message)
+        if isinstance(message, RestoreCommands):
+            return self._restore(message)
         return self.on_message(message)
 
     def on_message(self, message: Any) -> Any:
@@ -155,6 +169,11 @@ class HandlerActor(Actor):
         if index.__class__ is not int or index < 0:
             raise HandlerFailed(f"applied_index() returned {index!r:.80}; give the index of the last command in the state, or 0")
         return index
+
+    def _restore(self, message: RestoreCommands) -> bool:
+        self.handle_restore(message.chunks)
+        self.__applied[message.node] = message.index
+        return True
 
     def _deliver_letters(self, batch: Deliver) -> Delivered:
         done = 0

@@ -6,16 +6,21 @@ because it failed. A batch ends early after `BURST` seconds, so that deliveries,
 
 from __future__ import annotations
 
+import struct
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from coterie.actors.dead_letters import describe
 from coterie.actors.errors import HandlerFailed
-from coterie.actors.room_messages import CommandSupport
+from coterie.actors.room_messages import CommandSupport, SnapshotCommands, WrittenState
+from coterie.proto.command_state import chunk_blocks
 
 BURST: Final = 0.05  # seconds
 MOST_TEXT: Final = 1000  # characters of an error
+
+_LENGTH = struct.Struct(">I")
 
 
 def support_of(handler: Any, base: type) -> CommandSupport:
@@ -43,6 +48,22 @@ def apply_commands(handle: Callable[[int, str, bytes], Any], commands: list[tupl
         if time.monotonic() >= until:
             break
     return outcomes
+
+
+def write_state(chunks: Iterable[bytes], message: SnapshotCommands) -> WrittenState:
+    """Raises OSError, ValueError, and whatever the handler raises on its way."""
+    content = tempfile.TemporaryFile(dir=message.directory, prefix="state-")  # noqa: SIM115 - it is the asker's to close
+    blocks = size = 0
+    try:
+        for block in chunk_blocks(chunks):
+            content.write(_LENGTH.pack(len(block)) + block)
+            blocks += 1
+            size += len(block)
+        content.seek(0)
+    except BaseException:
+        content.close()
+        raise
+    return WrittenState(content, blocks, size)
 
 
 def _as_bytes(op: str, answer: Any) -> bytes:

@@ -77,6 +77,7 @@ class Layout:
     """What a room keeps in its environment.
 
     kind, format: name and version, stored in `meta`; a newer format is refused.
+    later: databases that a later version of the same format added; one that is missing is made.
     metasync: False leaves the last commit's meta page to the next sync: a power failure may lose the last transactions, whole ones.
     remedy: what an operator does when the content is damaged.
     """
@@ -86,6 +87,7 @@ class Layout:
     databases: tuple[str, ...]
     metasync: bool
     remedy: str
+    later: tuple[str, ...] = ()
 
 
 class Usage(NamedTuple):
@@ -330,6 +332,7 @@ class LmdbEnvironment:
                         "remedy: give each node its own directory, or move the old one away"
                     )
         self._databases = {name: self._environment.open_db(name.encode(), create=False) for name in (META, *self.layout.databases)}
+        self._databases |= {name: self._environment.open_db(name.encode()) for name in self.layout.later}
 
     def _check_format(self, value: bytes | None) -> None:
         kind, version = self.opened(
@@ -350,7 +353,7 @@ class LmdbEnvironment:
             (_KEY_INCARNATION, identity.incarnation_id.encode()),
         )
         with self._environment.begin(write=True) as transaction:
-            for name in (META, *self.layout.databases):
+            for name in (META, *self.layout.databases, *self.layout.later):
                 self._databases[name] = self._environment.open_db(name.encode(), txn=transaction)
             for key, body in records:
                 transaction.put(key, seal(key, body), db=self._databases[META])
@@ -397,7 +400,14 @@ def open_engine(path: Path, layout: Layout, map_bytes: int, **more: Any) -> lmdb
 
 def _open_linked(path: str, layout: Layout, map_bytes: int, **more: Any) -> lmdb.Environment:
     opener = partial(
-        lmdb.open, path, map_size=map_bytes, max_dbs=len(layout.databases) + 1, mode=0o600, sync=True, metasync=layout.metasync, **more
+        lmdb.open,
+        path,
+        map_size=map_bytes,
+        max_dbs=len(layout.databases) + len(layout.later) + 1,
+        mode=0o600,
+        sync=True,
+        metasync=layout.metasync,
+        **more,
     )
     if hasattr(lmdb.Environment, "lib_version"):
         return opener(lib_version=0)

@@ -61,7 +61,7 @@ class LmdbView:
         self._cleanup = cleanup
         self._transaction = cleanup.enter_context(environment.begin())
         self._databases: dict[str, Database] = {}
-        for name in (META, *layout.databases):
+        for name in (META, *layout.databases, *layout.later):
             with contextlib.suppress(lmdb.NotFoundError):
                 self._databases[name] = environment.open_db(name.encode(), txn=self._transaction, create=False)
 

@@ -6,6 +6,8 @@ immutable, handed out by an actor instead of letting anybody look into it. What 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple
 
 import attrs
@@ -390,6 +392,33 @@ class BeginCommands:
     """Ask a handler actor: up to which command, of those of `node`, does your state go? -> the index, 0 for none."""
 
     node: str
+
+
+@attrs.define(frozen=True)
+class SnapshotCommands:
+    """Ask a handler actor for its state as of the last command. directory: for a file of it; None: the system's place. -> WrittenState. Raises what
+    `handle_snapshot` raises, OSError, ValueError."""
+
+    directory: Path | None
+
+
+@attrs.define(frozen=True)
+class WrittenState:
+    """Blocks of a handler's state (proto.command_state), each behind its length (4 bytes, big-endian), in `content`, which is the asker's to close. size: of
+    the blocks."""
+
+    content: IO[bytes]
+    blocks: int
+    size: int
+
+
+@attrs.define(frozen=True)
+class RestoreCommands:
+    """Ask a handler actor to be what a snapshot of `node` says; it goes up to command `index`. -> True."""
+
+    node: str
+    index: int
+    chunks: Iterator[bytes]
 
 
 class ApplyCommands:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from coterie.actors.errors import CoterieError, InvalidRequest, NotLeader
 from coterie.actors.future import LightFuture
 from coterie.actors.management.client import AckStream, NodeClient
-from coterie.actors.management.node_api import Batch, NodePorts, refused
+from coterie.actors.management.node_api import Batch, NodePorts, State, refused
 from coterie.actors.management.replication_api import RecordSource, ReplicationPorts
 from coterie.actors.replication.buffer import StoredBatch
 from coterie.actors.replication.following import FollowSource
@@ -132,7 +132,11 @@ class Wires:
             there = room()
             return refused(NotLeader()) if there is None else there.read_from(lease and not self.topology.foreign)
 
-        return NodePorts(forwarded, session_closed, acks, follow, read_from)
+        def state(at_least: int) -> State | None:
+            there = room()
+            return there.handler_state(at_least) if there is not None else None
+
+        return NodePorts(forwarded, session_closed, acks, follow, read_from, state)
 
     def replication_ports(self, room: Callable[[], Replication | None]) -> ReplicationPorts:
         """For `cluster.v1.Replication`; `room` as for `ports`."""

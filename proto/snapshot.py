@@ -9,6 +9,8 @@
     4 ids     [4, [[message id, topic, seq, Raft index], …]]     the window of message ids, oldest first
     5 roster  [5, document]
     6 end     [6, frames before it]                              last, once: without it the snapshot is cut off
+    7 state   [7, command index, Raft index, blocks, bytes]      of the handlers' state, where one is kept
+    8 block   [8, block]                                         of it, in order (`command_state`)
 
 A reader checks all of it before it believes any of it: `read` raises WireError at the first thing that is not so. A kind that it does not know is one of
 them: leaving something out would make this state differ from the others'.
@@ -26,7 +28,7 @@ import msgpack
 from coterie.proto.errors import WireError
 
 MAGIC: Final = b"coterie snapshot\x01\n"
-HEAD, TOPIC, BATCH, IDS, ROSTER, END = range(1, 7)
+HEAD, TOPIC, BATCH, IDS, ROSTER, END, STATE, BLOCK = range(1, 9)
 MAX_FRAME: Final = 64 << 20
 MAX_IDS: Final = 1024  # of one frame
 
@@ -38,6 +40,8 @@ _SHAPES: Final[dict[int, tuple[type, ...]]] = {
     IDS: (list,),
     ROSTER: (bytes,),
     END: (int,),
+    STATE: (int, int, int, int),
+    BLOCK: (bytes,),
 }
 
 

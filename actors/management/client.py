@@ -179,6 +179,22 @@ class NodeClient:
 
         return _opened(self._pool.stream(address, _NODE + "Follow", message, ended, request.SerializeToString(), self._metadata))
 
+    def handler_state(
+        self, address: str, at_least: int, on_part: Callable[[tuple[int, int, int, int], bytes], None], on_closed: OnClosed
+    ) -> ClientStream:
+        """Receive the snapshot of the handler's state that the other node keeps: on_part(head, b""), then on_part(zeros, block) for each block.
+        on_closed(None): that was all."""
+
+        def message(body: bytes) -> None:
+            part = node.HandlerStatePart.FromString(body)
+            on_part((part.index, part.log_index, part.blocks, part.size), part.block)
+
+        def ended(answer: Answer) -> None:
+            on_closed(_ended(answer, address))
+
+        first = node.HandlerStateRequest(at_least=at_least).SerializeToString()
+        return _opened(self._pool.stream(address, _NODE + "HandlerState", message, ended, first, self._metadata))
+
 
 class ForwardLink:
     """The follower's end of a session."""

@@ -30,6 +30,7 @@ READ_PATIENCE: Final = 10.0  # seconds, for a caller that names no deadline
 FOLLOW_PAUSE: Final = 1.0  # how long a stream without news waits before it looks whether its peer is still there
 
 Reply = Callable[[int, bytes | None, Exception | None], None]
+State = tuple[tuple[int, int, int, int], Iterator[bytes]]  # command index, Raft index, blocks, bytes; and the blocks
 Batch = tuple[str, int, int, int, bytes]  # topic, first seq, count, Raft index, data: the fields of a stored batch, in their order
 
 
@@ -52,6 +53,7 @@ class NodePorts:
     session_closed(session): nobody hears its answers any more. acks(node_id, {topic: seq}, announce): a member's acknowledgements.
     read_from(by lease): from where on a node's own handler may answer, by this node as the leader: a future of a ReadFrom, or of NotLeader.
     follow(node_id, {topic: next seq}): where the batches for that member come from; raises a CoterieError when this node cannot serve it.
+    state(at_least): the snapshot of the handler's state that this node keeps, when it goes up to that command; its blocks end early when another takes its place.
     """
 
     forwarded: Callable[[ForwardSession, int, bytes, Reply, str], object]
@@ -59,6 +61,7 @@ class NodePorts:
     acks: Callable[[str, dict[str, int], bool], object]
     follow: Callable[[str, dict[str, int]], FollowSource]
     read_from: Callable[[bool], LightFuture] = lambda lease: refused(NotLeader())
+    state: Callable[[int], State | None] = lambda at_least: None
 
 
 def refused(error: CoterieError) -> LightFuture:
@@ -114,6 +117,7 @@ def node_service(service: ClusterService, ports: NodePorts) -> Mapping[str, Mapp
             "Forward": Method("bidi", api.forward),
             "Acks": Method("client_stream", api.acks),
             "Follow": Method("server_stream", api.follow),
+            "HandlerState": Method("server_stream", api.handler_state),
         }
     }
 
@@ -197,3 +201,17 @@ class _Node:
                     ).SerializeToString()
         finally:
             source.close()
+
+    def handler_state(self, body: bytes, call: Call) -> Iterator[bytes]:
+        try:
+            found = self._ports.state(decode(node.HandlerStateRequest, body).at_least)
+        except CoterieError as error:
+            raise refusal(error) from error
+        if found is None:
+            return
+        index, log_index, blocks, size = found[0]
+        yield node.HandlerStatePart(index=index, log_index=log_index, blocks=blocks, size=size).SerializeToString()
+        for block in found[1]:
+            if call.over:
+                return
+            yield node.HandlerStatePart(block=block).SerializeToString()

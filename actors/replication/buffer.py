@@ -54,6 +54,23 @@ class TopicState(NamedTuple):
     size: int = 0
 
 
+class StateHead(NamedTuple):
+    """A snapshot of the handler's state, kept in blocks (proto.command_state). index: of the last command in it; log_index: of that one's Raft entry; blocks: how
+    many there are, numbered from 0; size: their bytes."""
+
+    index: int  # type: ignore[assignment]  # the command's; tuple.index() is never wanted here
+    log_index: int
+    blocks: int
+    size: int
+
+
+class NewState(NamedTuple):
+    """A state to be kept in the place of the one before. `blocks` may be read several times."""
+
+    head: StateHead
+    blocks: Iterable[bytes]
+
+
 class Remembered(NamedTuple):
     """A message id in the window, and the record it became."""
 
@@ -78,6 +95,8 @@ class BufferWrite:
     dedupe_limit: after that the oldest leave until no more than this many are left; None: no bound.
     roster: the document of the roster as of `applied`; None: as it was.
     mark: what the log says of the snapshot that this write installs (bytes of the Raft room); None: as it was.
+    state: the handler's state to be kept; None: as it was.
+    results: rows of the commands' sessions by index, None for one that goes; with `results_anew` all earlier ones go first.
     `batches` may be read several times.
     """
 
@@ -92,6 +111,9 @@ class BufferWrite:
     roster: bytes | None = None
     restart: Mapping[str, int] = attrs.field(factory=dict)
     mark: bytes | None = None
+    state: NewState | None = None
+    results: Mapping[int, bytes | None] = attrs.field(factory=dict)
+    results_anew: bool = False
 
 
 @attrs.define(frozen=True)
@@ -102,6 +124,15 @@ class BufferState:
     applied: tuple[int, int]
     dedupe: tuple[Remembered, ...]
     roster: bytes | None = None
+    state: StateHead | None = None
+
+
+class Frozen(NamedTuple):
+    """One state of a buffer: all batches, topic by topic in order, and the blocks of the handler's state."""
+
+    state: BufferState
+    batches: Iterator[StoredBatch]
+    blocks: Iterator[bytes]
 
 
 class Gap(KeyError):
@@ -130,9 +161,21 @@ class ReplicationBuffer(Protocol):
         Empty when nothing is stored there yet. Gap when it is no longer retained."""
         ...
 
-    def frozen(self) -> AbstractContextManager[tuple[BufferState, Iterator[StoredBatch]]]:
-        """One state of the buffer, and all batches of it, topic by topic in order; whatever is written meanwhile. Any thread. The batches raise
-        Overloaded or StorageError when something waits for the reader to end."""
+    def frozen(self) -> AbstractContextManager[Frozen]:
+        """One state of the buffer, whatever is written meanwhile. Any thread. Batches and blocks raise Overloaded or StorageError when something waits for the
+        reader to end."""
+        ...
+
+    def state_head(self) -> StateHead | None:
+        """Of the handler's state. Any thread."""
+        ...
+
+    def block(self, index: int, number: int) -> bytes | None:
+        """Block `number` of the handler's state as of command `index`; None when another state is kept now. Any thread."""
+        ...
+
+    def results(self) -> list[tuple[int, bytes]]:
+        """The rows of the commands' sessions, by index."""
         ...
 
     def mark(self) -> bytes | None:
@@ -144,6 +187,14 @@ class ReplicationBuffer(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def check_state(before: StateHead | None, change: NewState) -> StateHead:
+    """The state that is kept after the write."""
+    head = change.head
+    if head.index < 1 or head.blocks < 1 or (before is not None and head.index < before.index):
+        raise ValueError(f"state={head}: behind {before}, or of no command")
+    return head
 
 
 def check_topic(topic: str) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from coterie.actors.replication.buffer import Remembered, StoredBatch, TopicState
+from coterie.actors.replication.buffer import Remembered, StateHead, StoredBatch, TopicState
 
 _VERSION: Final = 1
 
@@ -17,14 +17,19 @@ _BATCH_KEY = struct.Struct(">IQ")  # topic id, first_seq
 _BATCH = struct.Struct(">BIQ")  # version, count, Raft index; then the data
 _ORDER = struct.Struct(">Q")  # position in the window
 _REMEMBERED = struct.Struct(">BIQQ")  # version, topic id, seq, Raft index; then the message id
+_STATE = struct.Struct(">BQQIQ")  # version, index of the last command, Raft index, blocks, bytes
+_BLOCK_KEY = struct.Struct(">QI")  # index of the last command, number
 _APPLIED = struct.Struct(">BQQ")  # version, index, term
 
 KEY_APPLIED: Final = b"applied"
 KEY_ROSTER: Final = b"roster"
 KEY_MARK: Final = b"installed"
+KEY_STATE: Final = b"state"
 
 batch_key = _BATCH_KEY.pack
 order_key = _ORDER.pack
+block_key = _BLOCK_KEY.pack
+result_key = _ORDER.pack
 
 
 def _check(version: int) -> None:
@@ -84,8 +89,18 @@ def unpack_applied(body: bytes) -> tuple[int, int]:
     return index, term
 
 
+def pack_state(head: StateHead) -> bytes:
+    return _STATE.pack(_VERSION, *head)
+
+
+def unpack_state(body: bytes) -> StateHead:
+    version, *values = _STATE.unpack(body)
+    _check(version)
+    return StateHead(*values)
+
+
 def pack_document(document: bytes) -> bytes:
-    """The roster, or the mark of a snapshot: bytes that this room does not look into."""
+    """The roster, the mark of a snapshot, a block of the handler's state or a row of a session: bytes that nobody here looks into."""
     return bytes((_VERSION,)) + document
 
 

@@ -8,7 +8,8 @@ Batches that are stored already are skipped: a node that followed by stream and 
 1 on. Until its state machine has reached, in every topic, what the stream had brought, the applied index, the roster and the window of ids are kept back: so what
 is stored as applied is always the state machine's whole state, and a restart before that begins with the log's first entry once more.
 
-Retention: the last `retain_records` and `retain_bytes` of each topic stay; nothing at or above the local cursor is trimmed while a handler is registered.
+Retention: the last `retain_records` and `retain_bytes` of each topic stay; nothing at or above the local cursor is trimmed while a handler is registered. Of
+commands nothing goes that the handler's next life needs (`CommandsDone`).
 
 A disk error is fatal for the node (the base class sees to that).
 """
@@ -22,10 +23,20 @@ from typing import Any, ClassVar
 from coterie.actors.base import Actor, Crash
 from coterie.actors.errors import InvalidRequest
 from coterie.actors.replication.buffer import BufferState, BufferWrite, Remembered, ReplicationBuffer, StoredBatch
-from coterie.actors.replication.messages import CursorsMoved, HandlerPresent, MakeSafe, Restore, Stored, WriteBatches
+from coterie.actors.replication.messages import (
+    CommandsDone,
+    CursorsMoved,
+    HandlerPresent,
+    KeepState,
+    MakeSafe,
+    Restore,
+    Stored,
+    WriteBatches,
+)
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
 from coterie.actors.replication.retention import TopicRetention
 from coterie.actors.replication.snapshots import Content, check, restore
+from coterie.actors.room_messages import COMMANDS_TOPIC
 from coterie.proto.errors import WireError
 
 
@@ -62,6 +73,11 @@ class BufferWriter(Actor):
         self._entered: dict[bytes, Remembered] = {}
         self._left: dict[bytes, None] = {}
         self._dirty = False
+        self._results: dict[int, bytes | None] = {}
+        self._results_anew = False
+        # Until its handler is there, a node that had one keeps all that it may ask for again.
+        commands = state.topics.get(COMMANDS_TOPIC)
+        self._hold = (state.state.index if state.state is not None else 0) + 1 if commands is not None and commands.cursor > 1 else None
         self._begin(state, next_seqs)
 
     def _begin(self, state: BufferState, next_seqs: Mapping[str, int]) -> None:
@@ -79,6 +95,18 @@ class BufferWriter(Actor):
             self._moved.update(message.cursors)
             self._cursors.update(message.cursors)
             self._dirty = True
+        elif kind is CommandsDone:
+            self._moved[COMMANDS_TOPIC] = self._cursors[COMMANDS_TOPIC] = message.cursor
+            self._hold = message.hold
+            if message.anew:
+                self._results, self._results_anew = {}, True
+            self._results.update(message.rows)
+            self._dirty = True
+        elif kind is KeepState:
+            if self._dirty:
+                self._write()
+            self._buffer.write(BufferWrite(state=message.new))
+            return True
         elif kind is MakeSafe:
             return self._make_safe()
         elif kind is Restore:
@@ -186,18 +214,24 @@ class BufferWriter(Actor):
             if topic is None:
                 continue
             ceiling = self._cursors.get(name, 0) or topic.first if self._handler_present else topic.next
+            if name == COMMANDS_TOPIC:
+                ceiling = topic.next if self._hold is None else self._hold
             below = topic.surplus(self._retain_records, self._retain_bytes, ceiling)
             if below is not None:
                 trim.append((name, below))
                 topic.trimmed(below)
         cursors, self._moved = self._moved, {}
+        results, self._results = self._results, {}
+        anew, self._results_anew = self._results_anew, False
         if self._behind or self._applied is None:
-            self._buffer.write(BufferWrite(batches=batches, cursors=cursors, trim=trim))
+            self._buffer.write(BufferWrite(batches=batches, cursors=cursors, trim=trim, results=results, results_anew=anew))
             return
         entered, self._entered = self._entered, {}
         left, self._left = self._left, {}
         applied, self._applied = self._applied, None
         roster, self._roster = self._roster, None
-        change = BufferWrite(batches, {}, cursors, applied, list(entered.values()), list(left), None, trim, roster)
+        change = BufferWrite(
+            batches, {}, cursors, applied, list(entered.values()), list(left), None, trim, roster, results=results, results_anew=anew
+        )
         self._buffer.write(change)
         self._applied_stored = applied[0]

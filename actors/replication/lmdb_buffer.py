@@ -1,8 +1,11 @@
 """The replication buffer on disk: one LMDB environment, each `write` one transaction.
 
-    meta     what this is and whose (`lmdb_env`); `applied`: index and term; `roster`: its document; `installed`: the last snapshot's mark
+    meta     what this is and whose (`lmdb_env`); `applied`: index and term; `roster`: its document; `installed`: the last snapshot's mark; `state`: head of
+             the handler's state
     topics   exact name -> id, next_seq, first_seq, cursor, retained batches and bytes
     batches  id (4 bytes), first_seq (8 bytes) -> count, Raft index, the batch as it came
+    blocks   command index (8 bytes), number (4 bytes) -> a block of the handler's state
+    results  command index (8 bytes) -> a row of the commands' sessions
     dedupe   position (8 bytes) -> topic id, seq, Raft index, message id; positions only grow, so the window is in order
 
 - Metasync is off: a commit is one sync, and a power failure may lose the last transactions, whole ones. What is lost comes again from the Raft
@@ -20,7 +23,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 
@@ -29,11 +32,15 @@ from coterie.actors.lmdb_view import look
 from coterie.actors.replication.buffer import (
     BufferState,
     BufferWrite,
+    Frozen,
     Gap,
+    NewState,
     Remembered,
+    StateHead,
     StoredBatch,
     TopicState,
     check_applied,
+    check_state,
     check_topic,
     declared,
     extended,
@@ -46,29 +53,37 @@ from coterie.actors.replication.buffer_format import (
     KEY_APPLIED,
     KEY_MARK,
     KEY_ROSTER,
+    KEY_STATE,
     batch_key,
+    block_key,
     order_key,
     order_of,
     pack_applied,
     pack_batch,
     pack_document,
     pack_remembered,
+    pack_state,
     pack_topic,
+    result_key,
     unpack_applied,
     unpack_batch,
     unpack_batch_key,
     unpack_document,
     unpack_remembered,
+    unpack_state,
     unpack_topic,
 )
 
 if TYPE_CHECKING:
     from coterie.actors.lmdb_env import Transaction
 
+T = TypeVar("T")
+
 LAYOUT: Final = Layout(
     kind="coterie replication buffer",
     format=1,
     databases=("topics", "batches", "dedupe"),
+    later=("blocks", "results"),
     metasync=False,
     remedy=(
         "start the node again: what is lost comes again from its log or its leader; where that fails, "
@@ -84,6 +99,7 @@ class _Mirror:
     ids: dict[str, int] = attrs.field(factory=dict)
     states: dict[str, TopicState] = attrs.field(factory=dict)
     applied: tuple[int, int] = (0, 0)
+    state: StateHead | None = None
     window: OrderedDict[bytes, int] = attrs.field(factory=OrderedDict)
     next_order: int = 1
 
@@ -93,8 +109,8 @@ class LmdbBuffer:
 
     def __init__(self, environment: LmdbEnvironment) -> None:
         self._environment = environment
-        self._meta, self._topics, self._batches, self._dedupe = (
-            environment.database(name) for name in (META, "topics", "batches", "dedupe")
+        self._meta, self._topics, self._batches, self._dedupe, self._blocks, self._results = (
+            environment.database(name) for name in (META, "topics", "batches", "dedupe", "blocks", "results")
         )
         self._mirror = _Mirror()
 
@@ -120,8 +136,8 @@ class LmdbBuffer:
         return buffer
 
     def load(self) -> BufferState:
-        with self.frozen() as (state, _):
-            return state
+        with self.frozen() as frozen:
+            return frozen.state
 
     @property
     def path(self) -> Path:
@@ -158,21 +174,50 @@ class LmdbBuffer:
             return self._read_from(transaction, topic, topic_id, seq, max_bytes, max_batches)
 
     @contextmanager
-    def frozen(self) -> Iterator[tuple[BufferState, Iterator[StoredBatch]]]:
+    def frozen(self) -> Iterator[Frozen]:
         with self._environment.read() as transaction:
             mirror, dedupe = self._read_all_of(transaction)
-            state = BufferState(mirror.states, mirror.applied, tuple(dedupe), self._document(transaction, "the roster", KEY_ROSTER))
+            roster = self._document(transaction, "the roster", KEY_ROSTER)
+            state = BufferState(mirror.states, mirror.applied, tuple(dedupe), roster, mirror.state)
             batches = (
                 self._stored(transaction, topic, mirror.ids[topic], stored.first_seq)
                 for topic, stored in mirror.states.items()
                 if stored.batches
             )
-            yield state, self._unhurried(chain.from_iterable(batches))
+            head = mirror.state
+            blocks = (self._block(transaction, head.index, number) for number in range(head.blocks)) if head is not None else iter(())
+            yield Frozen(state, self._unhurried(chain.from_iterable(batches)), self._unhurried(blocks))
 
-    def _unhurried(self, batches: Iterator[StoredBatch]) -> Iterator[StoredBatch]:
-        for batch in batches:
+    def _unhurried(self, items: Iterator[T]) -> Iterator[T]:
+        for item in items:
             self._environment.give_way()
-            yield batch
+            yield item
+
+    def state_head(self) -> StateHead | None:
+        return self._mirror.state
+
+    def block(self, index: int, number: int) -> bytes | None:
+        with self._environment.read() as transaction:
+            head = self._state_head(transaction)
+            if head is None or head.index != index or number >= head.blocks:
+                return None
+            return self._block(transaction, index, number)
+
+    def _block(self, transaction: Transaction, index: int, number: int) -> bytes:
+        key = block_key(index, number)
+        what = f"block {number} of the handler's state at command {index}"
+        return self._environment.opened(what, key, transaction.get(key, db=self._blocks), unpack_document)
+
+    def _state_head(self, transaction: Transaction) -> StateHead | None:
+        value = transaction.get(KEY_STATE, db=self._meta)
+        return None if value is None else self._environment.opened("the head of the handler's state", KEY_STATE, value, unpack_state)
+
+    def results(self) -> list[tuple[int, bytes]]:
+        with self._environment.read() as transaction:
+            return [
+                (order_of(key), self._environment.opened("a row of the commands' sessions", key, value, unpack_document))
+                for key, value in transaction.cursor(db=self._results)
+            ]
 
     def mark(self) -> bytes | None:
         with self._environment.read() as transaction:
@@ -228,6 +273,7 @@ class LmdbBuffer:
         value = transaction.get(KEY_APPLIED, db=self._meta)
         if value is not None:
             mirror.applied = self._environment.opened("the applied index", KEY_APPLIED, value, unpack_applied)
+        mirror.state = self._state_head(transaction)
         for name, value in transaction.cursor(db=self._topics):
             topic = name.decode("utf-8", "replace")
             topic_id, state = self._environment.opened(f"topic {topic!r}", name, value, unpack_topic)
@@ -255,6 +301,7 @@ class _Writer:
         self._applied = self._mirror.applied
         self._leaving: list[bytes] = []
         self._entering: list[tuple[bytes, int]] = []
+        self._head = self._mirror.state
 
     def run(self) -> _Writer:
         change, put = self._change, self._transaction.put
@@ -289,12 +336,39 @@ class _Writer:
             put(KEY_ROSTER, seal(KEY_ROSTER, pack_document(change.roster)), db=self._buffer._meta)
         if change.mark is not None:
             put(KEY_MARK, seal(KEY_MARK, pack_document(change.mark)), db=self._buffer._meta)
+        if change.state is not None:
+            self._keep(change.state)
+        self._put_results()
         return self
+
+    def _keep(self, new: NewState) -> None:
+        """The new state's blocks take the place of the old one's."""
+        transaction, buffer = self._transaction, self._buffer
+        self._head = head = check_state(self._mirror.state, new)
+        transaction.drop(buffer._blocks, delete=False)
+        count = 0
+        for count, block in enumerate(new.blocks, 1):
+            key = block_key(head.index, count - 1)
+            transaction.put(key, seal(key, pack_document(block)), db=buffer._blocks, append=True)
+        if count != head.blocks:
+            raise ValueError(f"state={head}: {count} blocks came")
+        transaction.put(KEY_STATE, seal(KEY_STATE, pack_state(head)), db=buffer._meta)
+
+    def _put_results(self) -> None:
+        if self._change.results_anew:
+            self._transaction.drop(self._buffer._results, delete=False)
+        for index, row in self._change.results.items():
+            key = result_key(index)
+            if row is None:
+                self._transaction.delete(key, db=self._buffer._results)
+            else:
+                self._transaction.put(key, seal(key, pack_document(row)), db=self._buffer._results)
 
     def adopt(self, mirror: _Mirror) -> None:
         mirror.ids.update(self._ids)
         mirror.states.update(self._states)
         mirror.applied = self._applied
+        mirror.state = self._head
         for message_id in self._leaving:
             del mirror.window[message_id]
         for message_id, order in self._entering:

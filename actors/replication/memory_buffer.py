@@ -12,11 +12,14 @@ from itertools import chain, islice, takewhile
 from coterie.actors.replication.buffer import (
     BufferState,
     BufferWrite,
+    Frozen,
     Gap,
     Remembered,
+    StateHead,
     StoredBatch,
     TopicState,
     check_applied,
+    check_state,
     check_topic,
     declared,
     extended,
@@ -36,12 +39,18 @@ class MemoryBuffer:
         self._applied = (0, 0)
         self._roster: bytes | None = None
         self._mark: bytes | None = None
+        self._state: StateHead | None = None
+        self._blocks: list[bytes] = []
+        self._results: dict[int, bytes] = {}
         self._window: OrderedDict[bytes, Remembered] = OrderedDict()  # its front is taken off in constant time
         self._lock = threading.Lock()
 
     def load(self) -> BufferState:
         with self._lock:
-            return BufferState(dict(self._topics), self._applied, tuple(self._window.values()), self._roster)
+            return self._all()
+
+    def _all(self) -> BufferState:
+        return BufferState(dict(self._topics), self._applied, tuple(self._window.values()), self._roster, self._state)
 
     def state(self, topic: str) -> TopicState:
         return self._topics.get(topic, TopicState())
@@ -51,7 +60,18 @@ class MemoryBuffer:
             topics, dropped = self._changed(change)
             applied = check_applied(self._applied, change.applied) if change.applied is not None else self._applied
             leaving, entering = window_change(self._window.keys(), change)
+            state, blocks = self._state, self._blocks
+            if change.state is not None:
+                state, blocks = check_state(state, change.state), list(change.state.blocks)
             # Everything was found sound: from here on nothing raises.
+            self._state, self._blocks = state, blocks
+            if change.results_anew:
+                self._results.clear()
+            for index, row in change.results.items():
+                if row is None:
+                    self._results.pop(index, None)
+                else:
+                    self._results[index] = row
             for topic in change.restart:
                 self._batches.pop(topic, None)
             for batch in change.batches:
@@ -85,11 +105,23 @@ class MemoryBuffer:
         return found
 
     @contextmanager
-    def frozen(self) -> Iterator[tuple[BufferState, Iterator[StoredBatch]]]:
+    def frozen(self) -> Iterator[Frozen]:
         with self._lock:
             batches = [list(self._batches.get(topic, ())) for topic in self._topics]
-            state = BufferState(dict(self._topics), self._applied, tuple(self._window.values()), self._roster)
-        yield state, chain.from_iterable(batches)
+            state, blocks = self._all(), self._blocks
+        yield Frozen(state, chain.from_iterable(batches), iter(blocks))
+
+    def state_head(self) -> StateHead | None:
+        return self._state
+
+    def block(self, index: int, number: int) -> bytes | None:
+        with self._lock:
+            state, blocks = self._state, self._blocks
+        return blocks[number] if state is not None and state.index == index and number < len(blocks) else None
+
+    def results(self) -> list[tuple[int, bytes]]:
+        with self._lock:
+            return sorted(self._results.items())
 
     def mark(self) -> bytes | None:
         return self._mark

@@ -8,8 +8,10 @@ from typing import IO, Any, NamedTuple
 import attrs
 
 from coterie.actors.errors import CoterieError
+from coterie.actors.future import LightFuture
 from coterie.actors.messages import Failing, Publish
-from coterie.actors.replication.buffer import Remembered, StoredBatch
+from coterie.actors.replication.buffer import NewState, Remembered, StateHead, StoredBatch
+from coterie.actors.room_messages import WrittenState
 from coterie.proto.record_batch import Record
 
 
@@ -74,6 +76,25 @@ class Restore:
 
     def __init__(self, content: IO[bytes], applied: tuple[int, int], mark: bytes) -> None:
         self.content, self.applied, self.mark = content, applied, mark
+
+
+class KeepState:
+    """Ask the buffer writer: keep the handler's state in `new` in the place of the one before. -> True."""
+
+    __slots__ = ("new",)
+
+    def __init__(self, new: NewState) -> None:
+        self.new = new
+
+
+class CommandsDone:
+    """The commands' delivery tells the buffer writer. cursor: the next command for the handler. hold: nothing from there on may be trimmed; None: as the
+    retention says. rows: of sessions, by index, None for one that goes; anew: all earlier ones go first."""
+
+    __slots__ = ("anew", "cursor", "hold", "rows")
+
+    def __init__(self, cursor: int, hold: int | None, rows: dict[int, bytes | None], anew: bool) -> None:
+        self.cursor, self.hold, self.rows, self.anew = cursor, hold, rows, anew
 
 
 class Restored:
@@ -226,6 +247,33 @@ class CommandsMoved:
 
     def __init__(self, acked: int, delivered: int, warnings: tuple[str, ...], counters: dict[str, int]) -> None:
         self.acked, self.delivered, self.warnings, self.counters = acked, delivered, warnings, counters
+
+
+class HandlerAnswered:
+    """A handler actor has answered what the commands' delivery asked; then(future): what follows. Told by the future's callback."""
+
+    __slots__ = ("future", "then")
+
+    def __init__(self, future: LightFuture, then: Callable[[LightFuture], None]) -> None:
+        self.future, self.then = future, then
+
+
+class WriterAnswered:
+    """The buffer's writer has answered."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: LightFuture) -> None:
+        self.future = future
+
+
+class StateFetched:
+    """The other nodes have given a state, or have none."""
+
+    __slots__ = ("head", "written")
+
+    def __init__(self, head: StateHead | None, written: WrittenState | None) -> None:
+        self.head, self.written = head, written
 
 
 class LetterDone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,9 +14,9 @@ from coterie.actors.base import Crash, Ref
 from coterie.actors.errors import StorageError
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import Publish
-from coterie.actors.replication.buffer import ReplicationBuffer
+from coterie.actors.replication.buffer import ReplicationBuffer, StateHead
 from coterie.actors.replication.buffer_writer import BufferWriter
-from coterie.actors.replication.command_delivery import CommandDelivery
+from coterie.actors.replication.command_delivery import CommandDelivery, FetchState
 from coterie.actors.replication.delivery import Delivery, SendAcks
 from coterie.actors.replication.following import FollowHub, FollowLink, StreamFollower
 from coterie.actors.replication.foreign import ForeignFollower, ForeignLink, Told
@@ -39,7 +40,8 @@ class Replication:
 
     buffer: opened by the caller, who closes it after `stop`. leader_link, send_acks, follow_link: the way to other nodes; they must not block. emit:
     takes events. past(index): the entries of the Raft log up to there, for what a buffer of an older version lacks. snapshots:
-    the directory for files of snapshots; None: the system's place.
+    the directory for files of snapshots; None: the system's place. every, every_bytes: commands, or bytes of them, between two snapshots of the handler's
+    state. fetch_state: from another node.
 
     `applied` is the Raft index from which the state machine wants the log to go on: known once this is made, before `start(raft)`. After the start,
     `publisher` takes Publish, Apply, AwaitCommands, Committed, Appended, ProposalsFailed, Topology, SetHandler, ForwardedBatch, SessionClosed and
@@ -78,6 +80,9 @@ class Replication:
         retain_bytes: int = 256 << 20,
         memory: int = 64 << 20,
         snapshots: Path | None = None,
+        fetch_state: FetchState | None = None,
+        every: int = 10_000,
+        every_bytes: int = 64 << 20,
         metrics: ReplicationMetrics | None = None,
         on_crash: Callable[[Crash], None] | None = None,
     ) -> None:
@@ -86,6 +91,7 @@ class Replication:
         self._foreign_link, self._told, self._read_index = foreign_link, told, read_index
         self._limits, self._retry, self._gap, self._snapshots = limits, retry, gap, snapshots
         self._attempts, self._letters = attempts, letters
+        self._every, self._every_bytes, self._fetch_state = every, every_bytes, fetch_state
         self._origin = os.urandom(ORIGIN_BYTES)
         self._retain_records, self._retain_bytes, self._memory = retain_records, retain_bytes, memory
         self._machine, self._state = recovered(buffer, past)
@@ -131,6 +137,10 @@ class Replication:
             self._to_publisher,
             self.delivery.send,
             self._emit,
+            fetch_state=self._fetch_state,
+            directory=self._snapshots,
+            every=self._every,
+            every_bytes=self._every_bytes,
             retry=self._retry,
             memory=self._memory,
             **common,
@@ -194,6 +204,15 @@ class Replication:
         for ref in (self.reads, self.follower, self.foreign):
             if ref is not None:
                 ref.send(topology)
+
+    def handler_state(self, at_least: int) -> tuple[StateHead, Iterator[bytes]] | None:
+        """The snapshot of the handler's state that the buffer keeps, where it goes up to that command, and its blocks: they end early when another takes its
+        place. Any thread."""
+        head = self._buffer.state_head()
+        if head is None or head.index < at_least:
+            return None
+        blocks = (self._buffer.block(head.index, number) for number in range(head.blocks))
+        return head, takewhile(lambda block: block is not None, blocks)  # type: ignore[arg-type]
 
     def set_handler(self, handler: Any) -> None:
         actor: Any = handler._actor_weakref() if handler is not None else None

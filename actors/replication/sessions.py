@@ -56,26 +56,22 @@ EXPIRED: Final = Verdict(None, False)
 
 
 class Sessions:
-    """rows: what was remembered, in the order of their indexes; dropped ones among them make the history. keep_history: for `at`."""
+    """rows: what was remembered, in the order of their indexes; dropped ones among them make the history. exact_from: `at` knows no index below it."""
 
-    def __init__(self, rows: Iterable[Row] = (), keep_history: bool = False) -> None:
+    def __init__(self, rows: Iterable[Row] = (), exact_from: int = 0) -> None:
         self._sessions: dict[str, dict[int, Row]] = {}  # the one whose last new command is longest ago first
         self._count = 0
-        self._keep_history = keep_history
         self.history: deque[Row] = deque()
-        self.exact_from = 0  # `at` knows no index below it
-        self.changed: list[Row] = []  # rows that were dropped since the last look at them
-        self.gone: list[int] = []  # indexes of rows that left the history since then
-        dropped = []
+        self.exact_from = exact_from
+        self.dropped: list[Row] = []  # rows that went into the history, and
+        self.gone: list[int] = []  # indexes of those that left it, since somebody last looked
+        dropped = []  # of the rows given
         for row in rows:
             if row.dropped:
                 dropped.append(row)
             else:
                 self._put(row)
-        if keep_history:
-            self.history.extend(sorted(dropped, key=lambda row: row.dropped))
-            if len(self.history) >= HISTORY:
-                self.exact_from = self.history[0].dropped
+        self.history.extend(sorted(dropped, key=lambda row: row.dropped))
 
     def __len__(self) -> int:
         return self._count
@@ -97,6 +93,11 @@ class Sessions:
         self._make_room(index, session)
         return Verdict(row, False)
 
+    def all_rows(self) -> Iterator[Row]:
+        """What is remembered, and the history."""
+        yield from self.history
+        yield from self.rows()
+
     def rows(self) -> Iterator[Row]:
         """What is remembered, by index."""
         return iter(sorted((row for known in self._sessions.values() for row in known.values()), key=lambda row: row.index))
@@ -108,7 +109,7 @@ class Sessions:
         live = (row for row in self.rows() if row.index <= index)
         back = (Row(row.index, row.session, row.number, row.outcome) for row in self.history if row.index <= index < row.dropped)
         still = (row for row in self.history if row.dropped <= index)
-        return Sessions(sorted([*live, *back, *still], key=lambda row: row.index), self._keep_history)
+        return Sessions(sorted([*live, *back, *still], key=lambda row: row.index), self.exact_from)
 
     def _put(self, row: Row) -> None:
         known = self._sessions.pop(row.session, None)
@@ -129,10 +130,8 @@ class Sessions:
 
     def _drop(self, row: Row, index: int) -> None:
         self._count -= 1
-        if not self._keep_history:
-            return
         row.dropped = index
-        self.changed.append(row)
+        self.dropped.append(row)
         self.history.append(row)
         if len(self.history) > HISTORY:
             gone = self.history.popleft()

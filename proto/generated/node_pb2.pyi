@@ -140,3 +140,23 @@ class FollowBatches(_message.Message):
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     batches: _containers.RepeatedCompositeFieldContainer[FollowBatch]
     def __init__(self, batches: _Optional[_Iterable[_Union[FollowBatch, _Mapping]]] = ...) -> None: ...
+
+class HandlerStateRequest(_message.Message):
+    __slots__ = ("at_least",)
+    AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    at_least: int
+    def __init__(self, at_least: _Optional[int] = ...) -> None: ...
+
+class HandlerStatePart(_message.Message):
+    __slots__ = ("index", "log_index", "blocks", "size", "block")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    LOG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    log_index: int
+    blocks: int
+    size: int
+    block: bytes
+    def __init__(self, index: _Optional[int] = ..., log_index: _Optional[int] = ..., blocks: _Optional[int] = ..., size: _Optional[int] = ..., block: _Optional[bytes] = ...) -> None: ...

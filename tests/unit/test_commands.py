@@ -211,7 +211,7 @@ def test_sessions_forget_by_the_rules_that_are_written_down(small_bounds, log):
 
 @given(tries, st.integers(0, 60))
 def test_what_was_remembered_at_an_earlier_command_can_be_told(small_bounds, log, back):
-    sessions = Sessions(keep_history=True)
+    sessions = Sessions()
     decide_all(sessions, log)
     then = sessions.at(min(back, len(log)))
     if then is None:

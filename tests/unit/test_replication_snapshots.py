@@ -133,7 +133,7 @@ def test_a_restored_buffer_goes_on_and_is_opened_again(tmp_path: Path) -> None:
 def test_the_dump_is_one_state_whatever_is_written_meanwhile(tmp_path: Path) -> None:
     buffer = LmdbBuffer.open(tmp_path / "b", ME)
     full(buffer)
-    with buffer.frozen() as (state, batches):
+    with buffer.frozen() as (state, batches, _):
         first = next(batches)
         buffer.write(BufferWrite([batch("a", 13, 3, 11)], {}, {}, (11, 3), (), (), None, [("a", 13)]))
         rest = list(batches)
@@ -149,7 +149,7 @@ def test_a_dump_gives_way_to_a_buffer_that_grows_or_is_closed(tmp_path: Path) ->
     reading, given_way = threading.Event(), []
 
     def read(until: threading.Event) -> None:
-        with buffer.frozen() as (_, batches):
+        with buffer.frozen() as (_, batches, _blocks):
             reading.set()
             until.wait(10)
             try:
