@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -88,9 +89,9 @@ def _open_buffer(directory: DataDir, path: Path, noted: bool, notes: Log) -> tup
 
 
 def _read_all(buffer: LmdbBuffer) -> None:
-    """Every batch that is retained. Raises Damaged."""
-    with buffer.frozen() as (_, batches):
-        for _batch in batches:
+    """Every batch that is retained, and the handler's state. Raises Damaged."""
+    with buffer.frozen() as frozen:
+        for _ in chain(frozen.batches, frozen.blocks):
             pass
 
 

@@ -259,6 +259,24 @@ def write(target: Target, op: str, data: str | None, output: str | None) -> None
     call(target, "appwrite", op, data, output)
 
 
+@command("apply", "up visits", "set @colour.json --session billing-7f3a --number 1")
+@click.argument("op")
+@DATA
+@flag("session", "A name of this client alone, for a command that may be sent again.", variable=False, metavar="NAME")
+@flag("number", "Which command of the session this is, from 1.", variable=False, type=click.IntRange(min=1), metavar="N")
+@asking("15s")
+@RAW_OUTPUT
+def apply(target: Target, op: str, data: str | None, session: str | None, number: int | None, output: str | None) -> None:
+    """Run a replicated command on every node's handler.
+
+    handle_apply(OP, DATA) runs on all of them, in one order; the answer is what the handler of the node that was asked returned. DATA is as for publish. With
+    --session and --number the command may be sent again until it has an answer: it is applied once.
+    """
+    from coterie.cli_ask import apply
+
+    apply(target, op, data, session, number, output)
+
+
 @command("read", "stock 42", "export --output raw > orders.json")
 @click.argument("op")
 @DATA

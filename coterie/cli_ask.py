@@ -198,16 +198,32 @@ def publish(target: Target, topic: str, data: str | None, message_id: str | None
         sys.stdout.write(f"published on {topic}{place}\n")
 
 
+def apply(target: Target, op: str, data: str | None, session: str | None, number: int | None, output: str | None) -> None:
+    """A command; the answer is shown as that of `call`, its result under "result"."""
+    if (session is None) != (number is None):
+        raise CommandError("--session and --number: give both, or none of them")
+    body: dict[str, Any] = {"op": op, "data": payload(data)}
+    if session is not None:
+        body |= {"session": session, "number": number}
+    answer = request(target, "apply", body, f"apply {op}", output)
+    show_bytes(answer, "result", output)
+
+
 def call(target: Target, operation: str, op: str, data: str | None, output: str | None) -> None:
     """A write or a read; on a terminal the handler's answer as it is, else {"data": base64} with "text" beside it when it is text."""
     answer = request(target, operation, {"op": op, "data": payload(data)}, f"{'read' if operation == 'read' else 'write'} {op}", output)
-    raw = base64.b64decode(answer["data"])
+    show_bytes(answer, "data", output)
+
+
+def show_bytes(answer: Document, field: str, output: str | None) -> None:
+    """On a terminal what the handler answered as it is, else the document, with "text" beside it when it is text."""
+    raw = base64.b64decode(answer[field])
     if output == "raw" or as_table(output):
         sys.stdout.flush()
         sys.stdout.buffer.write(raw if output == "raw" or not raw or raw.endswith(b"\n") else raw + b"\n")
         sys.stdout.buffer.flush()
         return
     try:
-        say({"data": answer["data"], "text": raw.decode()})
+        say({**answer, "text": raw.decode()})
     except UnicodeDecodeError:
         say(answer)

@@ -68,6 +68,8 @@ def request(target: Target, addr: tuple[str, int], operation: str, body: Documen
     """A write, a read or a publish, as the body of its HTTP request. Raises NoAnswer, CommandError."""
     if body.get("messageId") or body.get("headers"):
         raise CommandError("--message-id and --header need HTTP: give the node's HTTP address, and leave --mgmt-proto out")
+    if operation == "apply":
+        raise CommandError("apply needs HTTP: give the node's HTTP address, and leave --mgmt-proto out")
     data = base64.b64decode(body["data"])
     asks: dict[str, Callable[[NodeClient], LightFuture]] = {
         "appwrite": lambda client: client.write(shown(addr), body["op"], data, target.timeout),

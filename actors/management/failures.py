@@ -42,6 +42,8 @@ HTTP_STATUS: Final[dict[str, int]] = {
     "PayloadTooLarge": 413,
     "Overloaded": 429,
     "HandlerFailed": 500,
+    "SessionExpired": 409,
+    "AlreadyApplied": 409,
     "NotLeader": 503,
     "NoQuorum": 503,
     "Unreachable": 503,

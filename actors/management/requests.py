@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple
 from coterie.actors.errors import CoterieError, InvalidRequest, NotLeader
 from coterie.actors.management.failures import as_ours, kind_of
 from coterie.actors.messages import (
+    Applied,
+    Apply,
     ClusterStatus,
     DeadLetter,
     DeadLetters,
@@ -158,6 +160,16 @@ def check_op(op: str) -> str:
     return op
 
 
+def _apply(document: Document) -> Apply:
+    """Of POST /apply. What of session and number is wrong, the node itself says."""
+    number = _whole(document, "number") if document.get("number") is not None else None
+    return Apply(check_op(_text(document, "op")), _data(document), _text(document, "session") or None, number)
+
+
+def _applied(applied: Applied) -> Document:
+    return {"index": applied.index, "result": base64.b64encode(applied.result).decode()}
+
+
 def _publish(document: Document) -> Publish:
     """Of POST /publish, which is ours: it takes all that a `Publish` has and answers the record's place; `/appsync`, go-cluster's, answers `{}`."""
     headers = document.get("headers") or {}
@@ -208,6 +220,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "appsync": Operation(lambda d: Publish(check_topic(_text(d, "topic")), _data(d)), lambda _: {}, _refused),
     "requeue": Operation(lambda d: Requeue(_whole(d, "letter")), _place, _refused),
     "publish": Operation(_publish, _place, _refused),
+    "apply": Operation(_apply, _applied, _refused),
     "read": Operation(lambda d: Read(check_op(_text(d, "op")), _data(d)), _base64, _refused),
 }
 

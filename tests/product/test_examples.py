@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import signal
 import sys
 import threading
@@ -118,3 +119,65 @@ def test_the_ledger_refuses_an_old_token_and_counts_for_all_at_once(tmp_path: Pa
     for thread in threads:
         thread.join()
     assert ledger.add(4, "n3") == 84
+
+
+# -- a replicated key-value store -------------------------------------------------------------------------------------------------
+
+
+def test_the_key_value_store_keeps_what_it_answered_when_nodes_are_killed(tmp_path: Path) -> None:
+    ports = {name: [free_port() for _ in range(4)] for name in NAMES}
+    urls = {name: f"http://127.0.0.1:{ports[name][3]}" for name in NAMES}
+    running: dict[str, Program] = {}
+
+    def start(name: str) -> None:
+        running[name] = Program(
+            *(sys.executable, "-m", "examples.kv", name, "--data", str(tmp_path), "--snapshot-every", "20"),
+            *("--ports", ",".join(map(str, ports[name])), "--seed", f"127.0.0.1:{ports['n1'][1]}"),
+        )
+        running[name].wait_line(f"READY {name}", PATIENCE)
+
+    def local(name: str, key: str) -> str | None:
+        value: str | None = client.get(f"{urls[name]}/{key}?local").json()["value"]
+        return value
+
+    with httpx.Client(trust_env=False, timeout=PATIENCE) as client:
+        try:
+            for name in NAMES:
+                start(name)
+            for name in NAMES[1:]:
+                ran = clusterctl(
+                    "join", "--id", name, "--raft-addr", f"127.0.0.1:{ports[name][0]}", "--addr", f"127.0.0.1:{ports['n1'][2]}"
+                )
+                assert ran.returncode == 0, ran
+            assert client.put(f"{urls['n1']}/colour", content="blue").json()["done"]
+            assert client.get(f"{urls['n2']}/colour").json()["value"] == "blue"
+            retry = f"{urls['n3']}/colour?if=blue&client=me&number=1"
+            first = client.put(retry, content="green").json()
+            assert first == {"index": 3, "done": True, "value": "green", "before": "blue"}
+            assert client.put(retry, content="green").json() == first, "a retry changes nothing and has the first answer"
+            refused = client.put(f"{urls['n1']}/colour?if=blue", content="red")
+            assert (refused.status_code, refused.json()["value"]) == (409, "green")
+            for n in range(50):
+                assert client.put(f"{urls[NAMES[n % 3]]}/k{n % 7}", content=str(n)).status_code == 200
+            answer = json.loads(clusterctl("apply", "get", '{"key":"colour"}', "--addr", f"127.0.0.1:{ports['n2'][2]}").stdout)
+            assert json.loads(answer["text"])["value"] == "green"
+
+            running["n1"].kill()
+            wait_for(lambda: client.put(f"{urls['n2']}/after", content="kill").status_code == 200, PATIENCE, "the others go on")
+            assert client.delete(f"{urls['n3']}/k1").json()["before"] == "43"
+            start("n1")
+            wait_for(lambda: local("n1", "after") == "kill" and local("n1", "k1") is None, PATIENCE, "n1 has caught up")
+            assert local("n1", "k2") == "44"
+
+            for name in NAMES:
+                running[name].kill()
+            for name in NAMES:
+                start(name)
+            wait_for(lambda: client.get(f"{urls['n3']}/colour").status_code == 200, PATIENCE, "there is a leader")
+            assert client.get(f"{urls['n1']}/colour").json()["value"] == "green"
+            assert client.put(retry, content="green").json() == first, "the retry is known after all have started again"
+            for name in NAMES:
+                wait_for(lambda name=name: local(name, "k0") == "49", PATIENCE, f"{name} has the store")
+        finally:
+            for program in running.values():
+                program.kill()
