@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TYPES := build/tree
-SEEDS ?= 1000
+SEEDS ?= 2000
 ROUNDS ?= 100
 
 .DEFAULT_GOAL := help
@@ -14,7 +14,7 @@ help:
 	@echo "make long     the tests that take long: attacks on all ports, alerts in a real Prometheus, all certificates changed, ..."
 	@echo "make demo     three node processes: publish, kill the leader, recover"
 	@echo "make bench    benchmarks beside their baselines"
-	@echo "make sim      the deterministic simulator (SEEDS=1000)"
+	@echo "make sim      the deterministic simulator (SEEDS=2000)"
 	@echo "make chaos    faults of processes and of the network under load, on real nodes (ROUNDS=100)"
 	@echo "make failover how long no write is taken when a leader dies or stands still, beside hashicorp/raft"
 	@echo "make calm     ten minutes of full load, and no election"

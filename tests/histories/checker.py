@@ -5,9 +5,11 @@ given?
 
 The search is that of Wing and Gong (1993) with Lowe's memory (2017), as in Knossos and Porcupine: take any operation that may come next (called before the
 earliest answer that is still to be explained), step the model, go on, and back when nothing fits. A pair (which operations are taken, state) that led
-nowhere is never entered again. Two more rules keep histories with many open operations small:
+nowhere is never entered again. More rules keep the search small, none of which changes its verdict:
 
-- operations with an answer are tried first: an open one is only needed where nothing else goes on;
+- an operation that changes nothing and may come next does so at once: nothing that comes later can hang on it;
+- what claims to know its place (`Operation.hint`) is tried in that order, so that a history whose claims are right is proved without a step back;
+- an open operation without a claim is tried last: it is only needed where nothing else goes on;
 - an open one that overwrites whatever was there is only tried where somebody can notice it (`Model.blind`): otherwise it may as well come later, or never.
 
 Linearizability is local: a history is linearizable exactly when its part of each key is, so each key is checked by itself.
@@ -22,7 +24,7 @@ from typing import Any
 
 import attrs
 
-from tests.histories.history import READ, Operation
+from tests.histories.history import OPEN, READ, Operation
 from tests.histories.models import REFUSED, Model
 
 LIMIT = 200_000  # steps for each key; some seconds
@@ -72,6 +74,7 @@ class _Search:
         self.end = len(self.event)
         self.after = [*range(1, self.end + 1), self.end]
         self.before = [0, *range(self.end)]
+        self.hints = [OPEN if one.hint is None else one.hint for one in self.all]
         self.answered = sum(not one.open for one in self.all)
         self.taken = 0  # a bit for each operation
         self.steps = 0
@@ -125,23 +128,31 @@ class _Search:
 
     def _candidates(self, state: Any) -> Iterator[tuple[int, Any]]:
         """Who may come next, and the state then: all that were called before the first return that is left."""
-        at, available = self.after[0], []
+        all_, step = self.all, self.model.step
+        at, first, last = self.after[0], [], []
         while at < self.end and self.event[at][0]:
             number = self.event[at][1]
-            available.append(self.all[number])
-            new = self.model.step(state, self.all[number])
+            new = step(state, all_[number])
             if new is not REFUSED:
-                yield number, new
+                if new == state:
+                    yield number, new
+                    return
+                first.append((number, new))
+            last.append(number)
             at = self.after[at]
         waiting = [number for place, number in self.open if place < self.place[at] and not self.taken >> number & 1]
+        others = last + waiting
+        last = []
         for number in waiting:
-            operation = self.all[number]
-            new = self.model.step(state, operation)
-            if new is REFUSED or new == state:
-                continue
-            others = available + [self.all[other] for other in waiting if other != number]
-            if not self.model.blind(operation) or any(self._notices(one, state, new) for one in others):
-                yield number, new
+            new = step(state, all_[number])
+            if new is not REFUSED and new != state and (not self.model.blind(all_[number]) or self._noticed(number, others, state, new)):
+                (last if all_[number].hint is None else first).append((number, new))
+        first.sort(key=lambda one: self.hints[one[0]])
+        yield from first
+        yield from last
+
+    def _noticed(self, number: int, others: list[int], state: Any, new: Any) -> bool:
+        return any(self._notices(self.all[other], state, new) for other in others if other != number)
 
     def _notices(self, operation: Operation, state: Any, new: Any) -> bool:
         after = self.model.step(new, operation)

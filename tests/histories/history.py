@@ -28,7 +28,8 @@ READ = "read"
 @attrs.frozen
 class Operation:
     """argument: what is written or appended, (expected, new) of a cas. result: what a read found, whether a cas swapped.
-    returned: OPEN while the outcome is unknown."""
+    returned: OPEN while the outcome is unknown. hint: where it stands among the others, as far as anybody claims to know (an index of the log); the checker tries
+    that order first, and believes nothing of it."""
 
     process: str
     key: str
@@ -37,6 +38,7 @@ class Operation:
     result: Any
     called: float
     returned: float
+    hint: float | None = None
 
     @property
     def open(self) -> bool:
@@ -66,12 +68,18 @@ class History:
             self._write(["call", number, process, key, action, argument, operation.called])
         return number
 
-    def ok(self, number: int, result: Any = None) -> None:
+    def ok(self, number: int, result: Any = None, hint: float | None = None) -> None:
         """It was answered: note this *after* the answer came."""
         with self._lock:
-            now = self._clock()
-            self._operations[number] = attrs.evolve(self._operations[number], result=result, returned=now)
-            self._write(["ok", number, result, now])
+            now, known = self._clock(), self._operations[number]
+            self._operations[number] = attrs.evolve(known, result=result, returned=now, hint=known.hint if hint is None else hint)
+            self._write(["ok", number, result, now, hint])
+
+    def hint(self, number: int, hint: float) -> None:
+        """Where an operation of unknown outcome seems to have taken effect."""
+        with self._lock:
+            self._operations[number] = attrs.evolve(self._operations[number], hint=hint)
+            self._write(["hint", number, hint])
 
     def failed(self, number: int) -> None:
         """It certainly had no effect, and never will."""
@@ -116,7 +124,11 @@ def _replay(history: History, event: list[Any]) -> None:
         process, key, action, argument, called = rest
         known[number] = Operation(process, key, action, _frozen(argument), None, called, OPEN)
     elif kind == "ok":
-        known[number] = attrs.evolve(known[number], result=_frozen(rest[0]), returned=rest[1])
+        result, returned, *hint = rest
+        place = hint[0] if hint and hint[0] is not None else known[number].hint
+        known[number] = attrs.evolve(known[number], result=_frozen(result), returned=returned, hint=place)
+    elif kind == "hint":
+        known[number] = attrs.evolve(known[number], hint=rest[0])
     elif kind == "failed":
         del known[number]
     else:

@@ -17,9 +17,11 @@ from coterie.actors.raft.cache import LogCache
 from coterie.actors.raft.core import RaftCore
 from coterie.actors.raft.log import HardState
 from coterie.actors.raft.membership import Configurations
-from coterie.actors.raft.node import Node
-from coterie.actors.raft.ready import AppendToken, Ready
+from coterie.actors.raft.node import Node, Role
+from coterie.actors.raft.ready import AppendToken, ReadConfirmed, Ready
 from coterie.actors.raft.settings import Settings
+from coterie.actors.replication.sessions import Row, Sessions, Verdict
+from tests.sim.reads import Question, ReadDesk
 
 Patch = tuple[Any, str, Any]
 
@@ -190,13 +192,36 @@ def configuration_not_installed() -> Patch:
     return Configurations, "reset", lambda self, index, configuration: None
 
 
+def learners_count_for_commits() -> Patch:
+    """A copy on a learner's disk counts towards the quorum."""
+
+    def advance_commit(node: Node) -> None:
+        servers = node.configuration.servers
+        held = [node.log.stored_index if server.id == node.me.id else replication._match(node, server) for server in servers]
+        index = replication.quorum_th(node, held)
+        if index > node.commit and node.log.term(index) == node.term:
+            node.set_commit(index)
+            node.pump_wanted = True
+
+    return replication, "advance_commit", advance_commit
+
+
 def read_without_confirmation() -> Patch:
-    """A read is answered by whoever takes itself for the leader."""
-    return reads, "quorum_round", lambda node: node.reads.round
+    """A leader answers from its commit index without a look whether it still leads."""
+
+    def ask(node: Node, context: object, lease: bool) -> None:
+        node.reads.confirmed.append(ReadConfirmed(context, node.commit, by_lease=False))
+
+    return reads, "ask", ask
+
+
+def read_before_the_first_commit() -> Patch:
+    """A new leader answers reads while it does not know yet what its predecessor had committed."""
+    return reads, "_serves", lambda node: node.role is Role.LEADER
 
 
 def read_confirmed_by_earlier_answers() -> Patch:
-    """Every answer counts for the round under way, also that to a request which was sent before it began."""
+    """An answer to a request that had left before the round of reads began counts for the round."""
     original = replication.on_append_response
 
     def on_append_response(node: Node, progress: Any, token: Any, message: Any) -> None:
@@ -205,40 +230,42 @@ def read_confirmed_by_earlier_answers() -> Patch:
     return replication, "on_append_response", on_append_response
 
 
-def read_before_the_first_commit() -> Patch:
-    """A new leader takes its commit index for an answer before an entry of its own term is committed."""
-    return reads, "_serves", lambda node: True
-
-
 def learners_confirm_reads() -> Patch:
-    """Every answer confirms, also that of a server without a vote."""
+    """What learners answer counts for a round of reads."""
 
     def quorum_round(node: Node) -> int:
-        return replication.quorum_th(node, [node.reads.round, *(progress.round for progress in node.progress.values())])
+        rounds = [node.reads.round, *(progress.round for progress in node.progress.values())]
+        return replication.quorum_th(node, rounds)
 
     return reads, "quorum_round", quorum_round
 
 
 def read_index_of_the_end_of_a_round() -> Patch:
-    """Who comes while a round is under way gets its answer when it ends, which was proven for an earlier moment."""
-    original = reads.advance
+    """Who asks during a round gets the index with which that began."""
 
-    def advance(node: Node) -> None:
-        if node.reads.asked:
-            node.reads.asked += node.reads.waiting
-            node.reads.waiting = []
-        original(node)
+    def ask(node: Node, context: object, lease: bool) -> None:
+        (node.reads.asked if node.reads.asked else node.reads.waiting).append(context)
 
-    return reads, "advance", advance
+    return reads, "ask", ask
+
+
+def read_before_it_is_applied() -> Patch:
+    """A node answers as soon as the leader has confirmed, from a state machine that is behind."""
+
+    def confirmed(self: ReadDesk, question: Question, index: int, how: str) -> None:
+        original(self, question, 0, how)
+
+    original = ReadDesk.confirmed
+    return ReadDesk, "confirmed", confirmed
 
 
 def lease_longer_than_patience() -> Patch:
-    """The lease of a leader outlives the patience of its voters."""
+    """The lease ends after others may have elected a leader."""
     return Settings, "read_lease", property(lambda self: 3 * self.heartbeat_timeout)
 
 
 def lease_kept_while_handing_over() -> Patch:
-    """The target has been told to campaign, against everybody's patience, and the leader goes on to trust its lease."""
+    """A lease is trusted although leadership was offered to another."""
     original = reads.lease_holds
 
     def lease_holds(node: Node) -> bool:
@@ -249,8 +276,30 @@ def lease_kept_while_handing_over() -> Patch:
 
 
 def lease_of_a_forgotten_leader() -> Patch:
-    """Who does not believe in its leader any more votes at once, although it has just answered it."""
+    """A voter whose connection to the leader broke votes for another while the leader's lease rests on it."""
     return Node, "is_bound", lambda self: False
+
+
+def command_of_a_session_applied_twice() -> Patch:
+    """A command that is sent again takes effect again."""
+    original = Sessions.decide
+
+    def decide(self: Sessions, index: int, session: str, number: int) -> Verdict:
+        verdict = original(self, index, session, number)
+        return Verdict(Row(index, session, number), False) if verdict.again else verdict
+
+    return Sessions, "decide", decide
+
+
+def sessions_lost_with_a_snapshot() -> Patch:
+    """What a snapshot remembers of sessions is its latest command alone."""
+    original = Sessions.rows
+    return Sessions, "rows", lambda self: iter(list(original(self))[-1:])
+
+
+def sessions_ahead_after_a_crash() -> Patch:
+    """A node that starts behind what it had applied keeps the memory of commands that it will apply again."""
+    return Sessions, "at", lambda self, index: self
 
 
 BUGS: dict[str, Callable[[], Patch]] = {
@@ -271,14 +320,19 @@ BUGS: dict[str, Callable[[], Patch]] = {
         old_snapshot_installed,
         tail_kept_behind_a_snapshot,
         configuration_not_installed,
+        learners_count_for_commits,
         read_without_confirmation,
-        read_confirmed_by_earlier_answers,
         read_before_the_first_commit,
+        read_confirmed_by_earlier_answers,
         learners_confirm_reads,
         read_index_of_the_end_of_a_round,
+        read_before_it_is_applied,
         lease_longer_than_patience,
         lease_kept_while_handing_over,
         lease_of_a_forgotten_leader,
+        command_of_a_session_applied_twice,
+        sessions_lost_with_a_snapshot,
+        sessions_ahead_after_a_crash,
     )
 }
 

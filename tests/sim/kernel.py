@@ -6,9 +6,9 @@ trace keeps the last steps as tuples; they become text only when a run fails.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 from random import Random
 
 
@@ -29,15 +29,16 @@ class Kernel:
 
     def at(self, time: float, action: Callable[[], None]) -> None:
         self._count += 1
-        heapq.heappush(self._heap, (max(time, self.now), self._count, action))
+        heappush(self._heap, (time if time > self.now else self.now, self._count, action))
 
     def after(self, delay: float, action: Callable[[], None]) -> None:
-        self.at(self.now + delay, action)
+        self._count += 1
+        heappush(self._heap, (self.now + delay, self._count, action))
 
     def run(self, until: float) -> None:
         heap = self._heap
         while heap and heap[0][0] <= until:
-            self.now, _, action = heapq.heappop(heap)
+            self.now, _, action = heappop(heap)
             self.steps += 1
             action()
         self.now = max(self.now, until)
@@ -55,5 +56,9 @@ class Kernel:
         return "\n".join(f"{time:9.4f} {who:>4} {what:<12} {detail}" for time, who, what, detail in list(self._trace)[-lines:])
 
     def require(self, condition: bool, text: str) -> None:
+        """Where it is asked often, `if not condition: fail(…)` spares the making of a text that nobody reads."""
         if not condition:
-            raise InvariantViolated(f"at {self.now:.4f}: {text}")
+            self.fail(text)
+
+    def fail(self, text: str) -> None:
+        raise InvariantViolated(f"at {self.now:.4f}: {text}")

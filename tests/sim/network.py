@@ -9,6 +9,7 @@ a request of a closed one may reach the dialler when the next session is already
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from tests.sim.kernel import Kernel
@@ -88,6 +89,7 @@ class Connection:
         if self._requests:
             kernel.at(self._requests[0][0], self._deliver_request)
         if kernel.chance(self.network.faults.duplicate):
+            kernel.seen["requests twice"] += 1
             self.network.stray(self, message, None, kernel.between(0.0, 1.0))
         self.server.on_request((self, token), message)
 
@@ -125,6 +127,7 @@ class Connection:
         kernel.note(self.client.id, "closed", f"to {self.server.id}: {why}")
         for _, token, message in self._requests:
             if kernel.chance(0.5):
+                kernel.seen["requests late"] += 1
                 network.stray(self, message, token, kernel.between(0.0, 2.0))
         for _, token, message in self._answers:
             network.late_answer(self, token, message)
@@ -154,6 +157,20 @@ class Network:
             action()
         else:
             self.kernel.after(STALL, lambda: self.when_reachable(host, action))
+
+    def post(self, sender: Host, receiver: Host, deliver: Callable[[], None]) -> None:
+        """A message beside Raft's connections: it may be overtaken, waits a while at a cut or for who is paused, and is lost with a process."""
+        life, deadline = receiver.life, self.kernel.now + 2.0
+
+        def arrive() -> None:
+            if receiver.life != life or self.kernel.now > deadline:
+                return
+            if receiver.reachable() and (sender.id, receiver.id) not in self.faults.blocked:
+                deliver()
+            else:
+                self.kernel.after(STALL, arrive)
+
+        self.kernel.after(self.latency(), arrive)
 
     def stray(self, connection: Connection, message: Any, token: object, delay: float) -> None:
         """A request arrives outside of its connection's order: late, or a second time."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from coterie.actors.raft.node import Role
-from coterie.actors.raft.ready import AppendToken, ReadConfirmed, Ready, Send
+from coterie.actors.raft.ready import AppendToken, Ready, Send
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import CONFIGURATION, AppendResponse, Entry, VoteRequest, VoteResponse
 from tests.sim.kernel import Kernel
@@ -42,55 +42,47 @@ class Oracle:
         self.kernel: Kernel = world.kernel
         self.leaders: dict[int, str] = {}
         self.entries: dict[tuple[int, int], tuple[int, bytes | None, int]] = {}  # (index, term) -> kind, data, term before
+        self.latest = 0  # the latest term that had a leader
+        self.highest = 0  # index that is committed anywhere
+        self.terms: set[int] = set()  # of entries that are committed
+        self.cuts = 0  # how often something went from a disk
         self.chosen: dict[int, tuple[int, int]] = {}  # index -> term, and the term in which it was seen committed
 
     def leads(self, node: SimNode) -> None:
         """Election safety: one leader a term. Leader completeness: it has all that was committed in earlier terms."""
         term = node.core.term
         holder = self.leaders.setdefault(term, node.id)
+        self.latest = max(self.latest, term)
         self.kernel.require(holder == node.id, f"election safety: {holder} and {node.id} both lead term {term}")
         self.kernel.require(node.disk.hard.term >= term, f"{node.id} leads term {term}, which is not on its disk")
         for index, (entry_term, seen_in) in self.chosen.items():
-            if seen_in < term:
-                self.kernel.require(
-                    term_of(node, index) == entry_term,
-                    f"leader completeness: {node.id} leads term {term} without committed entry {index} of term {entry_term}",
-                )
-
-    def read(self, node: SimNode, read: ReadConfirmed) -> None:
-        """Linearizability: it is answered from all that was committed anywhere when it was asked."""
-        self.kernel.seen["reads by lease" if read.by_lease else "reads by round"] += 1
-        self.kernel.require(
-            read.index >= read.context,
-            f"stale read: {node.id} answers from index {read.index} what was asked when {read.context} was committed",
-        )
+            if seen_in < term and term_of(node, index) != entry_term:
+                self.kernel.fail(f"leader completeness: {node.id} leads term {term} without committed entry {index} of term {entry_term}")
 
     def written(self, node: SimNode, ready: Ready) -> None:
         """Log matching: an index and a term name one entry and, by induction, all before it."""
         disk = node.disk
-        if ready.hard_state is not None:
-            self.kernel.require(ready.hard_state.term >= disk.hard.term, f"{node.id}: term on disk went back")
+        if ready.truncate_from is not None or ready.mark is not None:
+            self.cuts += 1
+        if ready.hard_state is not None and ready.hard_state.term < disk.hard.term:
+            self.kernel.fail(f"{node.id}: term on disk went back")
         before = disk.term(ready.entries[0].index - 1) if ready.entries else 0
         for entry in ready.entries:
             said = (entry.kind, entry.data, before)
             known = self.entries.setdefault((entry.index, entry.term), said)
             if entry.kind == CONFIGURATION and node.core.role is Role.LEADER and node.core.term == entry.term:
                 self._one_change_at_a_time(node, entry)
-            self.kernel.require(
-                known == said, f"log matching: {node.id} writes {said} at {entry.index}, term {entry.term}; elsewhere {known}"
-            )
+            if known != said:
+                self.kernel.fail(f"log matching: {node.id} writes {said} at {entry.index}, term {entry.term}; elsewhere {known}")
             before = entry.term
 
     def _one_change_at_a_time(self, node: SimNode, entry: Entry) -> None:
         """Raft thesis, 4.1, with the no-op rule: the change before is committed, and so is an entry of this leader's term."""
         index, _ = node.disk.configuration_before(entry.index)
-        last = max(self.chosen, default=0)
         self.kernel.require(
             index in self.chosen, f"{node.id} changes the configuration at {entry.index} before that of {index} is committed"
         )
-        self.kernel.require(
-            self.chosen[last][0] == entry.term, f"{node.id} changes the configuration before it committed in term {entry.term}"
-        )
+        self.kernel.require(entry.term in self.terms, f"{node.id} changes the configuration before it committed in term {entry.term}")
 
     def truncated(self, node: SimNode) -> None:
         """The configuration in force is the latest of the log, also after a part of it was cut off."""
@@ -102,17 +94,22 @@ class Oracle:
         self.kernel.require(not later, f"{node.id} goes by the configuration at {index}, its log has later ones at {later}")
         self.kernel.require(right, f"{node.id} goes by the configuration at {index}, where its log has {entry}")
 
-    def matches(self, node: SimNode) -> None:
+    def matches(self, node: SimNode, checked: dict[str, tuple[int, int]]) -> None:
         """What the leader believes to be on a follower's disk is there. One that was paused, and has not heard of its successor, believes what was: the
-        successor may have had it cut off again, or the follower removed and emptied; and one whose disk was damaged is believed until its connection ends."""
-        if max(self.leaders, default=0) > node.core.term:
+        successor may have had it cut off again, or the follower removed and emptied; and one whose disk was damaged is believed until its connection ends.
+
+        checked: what was found right already, which it stays until something is cut off a disk."""
+        if self.latest > node.core.term:
             return
-        for progress in node.core._node.progress.values():
-            if progress.match:
-                term = term_of(node, progress.match)
-                disk = self.world.nodes[progress.peer].disk
-                held = disk.holds(progress.match, term) or disk.doubt is not None
-                self.kernel.require(held, f"{node.id} believes {progress.peer} to hold {progress.match} of term {term}")
+        cuts = self.cuts
+        for peer, progress in node.core._node.progress.items():
+            match = progress.match
+            if match and checked.get(peer) != (match, cuts):
+                term = term_of(node, match)
+                disk = self.world.nodes[peer].disk
+                if term is None or not (disk.holds(match, term) or disk.doubt is not None):
+                    self.kernel.fail(f"{node.id} believes {peer} to hold {match} of term {term}")
+                checked[peer] = (match, cuts)
 
     def committed(self, node: SimNode, first: int, last: int) -> None:
         """State machine safety; and what a leader calls committed is on the disks of a quorum."""
@@ -120,27 +117,29 @@ class Oracle:
         for index in range(first, last + 1):
             term = term_of(node, index)
             known = self.chosen.setdefault(index, (term, node.core.term))
-            self.kernel.require(known[0] == term, f"state machine safety: {node.id} commits {index} of term {term}; chosen was {known}")
+            if known[0] != term:
+                self.kernel.fail(f"state machine safety: {node.id} commits {index} of term {term}; chosen was {known}")
+            self.terms.add(term)
+        self.highest = max(self.highest, last)
         if node.core.role is Role.LEADER:
             term = log.term(last)
-            self.kernel.require(
-                term == node.core.term, f"{node.id} leads term {node.core.term} and commits {last} of term {term} by counting"
-            )
+            if term != node.core.term:
+                self.kernel.fail(f"{node.id} leads term {node.core.term} and commits {last} of term {term} by counting")
             voters = node.core.configuration.voters()
             disks = {voter.id: self.world.nodes[voter.id].disk for voter in voters}
             # An acknowledgement may be counted after its disk was damaged: it was true, and that server does not vote before it has it all again.
             holders = [
                 name for name, disk in disks.items() if disk.holds(last, term) or (disk.doubt is not None and last <= disk.doubt.last)
             ]
-            self.kernel.require(
-                2 * len(holders) > len(voters),
-                f"durability: {node.id} commits {last} of term {term}, which only {holders} hold",
-            )
+            if 2 * len(holders) <= len(voters):
+                self.kernel.fail(f"durability: {node.id} commits {last} of term {term}, which only {holders} hold")
 
     def applied(self, node: SimNode, entry: Entry) -> None:
-        self.kernel.require(entry.index == node.applied + 1, f"{node.id} applies {entry.index} after {node.applied}")
+        if entry.index != node.applied + 1:
+            self.kernel.fail(f"{node.id} applies {entry.index} after {node.applied}")
         chosen = self.chosen.get(entry.index)
-        self.kernel.require(chosen is not None and chosen[0] == entry.term, f"{node.id} applies {entry}, chosen was {chosen}")
+        if chosen is None or chosen[0] != entry.term:
+            self.kernel.fail(f"{node.id} applies {entry}, chosen was {chosen}")
 
     def request_leaves(self, node: SimNode, send: Send) -> None:
         if isinstance(send.request, VoteRequest):
@@ -150,14 +149,20 @@ class Oracle:
 
     def answer_leaves(self, node: SimNode, asker: str, token: Any, response: AppendResponse | VoteResponse) -> None:
         """A vote or an acknowledgement never leaves before it is durable."""
-        hard = node.disk.hard
-        self.kernel.require(hard.term >= response.term, f"{node.id} answers in term {response.term} with {hard} on its disk")
+        hard, fail = node.disk.hard, self.kernel.fail
+        if hard.term < response.term:
+            fail(f"{node.id} answers in term {response.term} with {hard} on its disk")
         if isinstance(response, AppendResponse):
             if response.success and isinstance(token, AppendToken):
-                right = token.term == response.term
-                self.kernel.require(right, f"{node.id} acknowledges a request of term {token.term} in term {response.term}")
-            if response.success and isinstance(token, AppendToken) and hard.term == response.term:
+                if token.term != response.term:
+                    fail(f"{node.id} acknowledges a request of term {token.term} in term {response.term}")
                 last = token.prev + token.length
-                self.kernel.require(node.disk.last_index >= last, f"{node.id} acknowledges {last} with {node.disk.last_index} on its disk")
-        elif response.granted and hard.term == response.term:
-            self.kernel.require(hard.voted_for == asker, f"{node.id} grants {asker} a vote in term {response.term} with {hard} on its disk")
+                if hard.term == response.term and node.disk.last_index < last:
+                    fail(f"{node.id} acknowledges {last} with {node.disk.last_index} on its disk")
+        elif response.granted and hard.term == response.term and hard.voted_for != asker:
+            fail(f"{node.id} grants {asker} a vote in term {response.term} with {hard} on its disk")
+
+    def confirmed(self, node: SimNode, index: int, committed: int) -> None:
+        """A read is answered from all that was committed anywhere when it was asked."""
+        if index < committed:
+            self.kernel.fail(f"stale read: {node.id} answers from index {index} what was asked when {committed} was committed")

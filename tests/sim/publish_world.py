@@ -25,8 +25,8 @@ from coterie.actors.replication.snapshots import check, dump, restore
 from coterie.actors.replication.state_machine import StateMachine
 from coterie.proto.raft_messages import COMMAND, Entry
 from coterie.proto.record_batch import Batch, decode_batch, decode_entry, encode_batch, encode_entry
+from tests.sim.application import Application
 from tests.sim.node import SimNode
-from tests.sim.raft_world import CHAOS, RaftWorld
 
 TOPICS = ("orders", "a/b", "a_b")
 
@@ -76,14 +76,13 @@ class PublishState:
         self.buffer.write(BufferWrite(outcome.stored, {}, dict(self.cursors), self.machine.applied, list(entered.values()), left))
 
 
-class Publishing:
-    """The application that `RaftWorld` runs."""
+class Publishing(Application):
+    """The application of the `publish` world."""
 
-    def __init__(self, world: RaftWorld) -> None:
-        self.world = world
+    def __init__(self, world: Any) -> None:
+        super().__init__(world)
         self.proposed = 0
         self.acknowledged: dict[tuple[bytes, str | None], tuple[str, int, int]] = {}
-        self.acknowledged_at = 0.0
         self.places: dict[tuple[str, int], tuple[bytes, str | None]] = {}
         self.place_of_id: dict[str, tuple[str, int]] = {}
         self.retries: list[tuple[str, Any]] = []
@@ -124,6 +123,7 @@ class Publishing:
             require(context == batches, f"{node.id}: the entry at {entry.index} is not what was packed for it")
             batches = context
         require(entry.index == state.index + 1, f"{node.id}: entry {entry.index} after {state.index}")
+        self.world.kernel.seen["proposals acknowledged"] += context is not None
         for batch, placed in zip(batches, state.machine.apply(entry.index, entry.term, batches), strict=True):
             self._placed(node, batch, placed, entry.index, own=context is not None)
         if self.world.kernel.chance(0.3):
@@ -136,29 +136,28 @@ class Publishing:
             place = known or (seq, index)
             self._holds(node, batch.topic, place[0], identity(record))
             if own:
+                self.world.kernel.seen["duplicates found"] += known is not None
                 self.acknowledged[identity(record)] = (batch.topic, *place)
                 self.acknowledged_at = self.world.kernel.now
             if known is None:
-                self.world.kernel.require(
-                    cursors.get(batch.topic, 1) == seq, f"{node.id} delivers {batch.topic} {seq} at cursor {cursors.get(batch.topic, 1)}"
-                )
+                if cursors.get(batch.topic, 1) != seq:
+                    self.world.kernel.fail(f"{node.id} delivers {batch.topic} {seq} at cursor {cursors.get(batch.topic, 1)}")
                 cursors[batch.topic] = seq + 1
                 seq += 1
 
     def _holds(self, node: SimNode, topic: str, seq: int, record: tuple[bytes, str | None]) -> None:
-        require = self.world.kernel.require
+        fail = self.world.kernel.fail
         before = self.places.setdefault((topic, seq), record)
-        require(before == record, f"{node.id}: {topic} {seq} is {record}; elsewhere it is {before}")
+        if before != record:
+            fail(f"{node.id}: {topic} {seq} is {record}; elsewhere it is {before}")
         if record[1] is not None:
             place = self.place_of_id.setdefault(record[1], (topic, seq))
-            require(place == (topic, seq), f"{node.id}: {record} is at {topic} {seq} and at {place}")
+            if place != (topic, seq):
+                fail(f"{node.id}: {record} is at {topic} {seq} and at {place}")
 
     def abandoned(self, node: SimNode, context: Any) -> None:
         """Indeterminate: what has an id is tried again."""
         self.retries += [(batch.topic, record) for batch in context for record in batch.records if not isinstance(record, bytes)]
-
-    def event(self, node: SimNode, event: object) -> None:
-        """Nothing hangs on Raft's events here."""
 
     def client(self) -> None:
         kernel, world = self.world.kernel, self.world
@@ -167,9 +166,9 @@ class Publishing:
             return
         leaders = [node for node in up if node.core.role is Role.LEADER]
         node = kernel.random.choice(leaders if leaders and kernel.chance(0.9) else up)
-        batches = self._batches()
+        batches = self._batches(int(node.clock.wall(kernel.now) * 1000))
         try:
-            node.core.propose([encode_entry([batch.data for batch in batches])], [batches], kernel.now)
+            node.core.propose([encode_entry([batch.data for batch in batches])], [batches], node.now())
         except Refusal:
             self.abandoned(node, batches)
             return
@@ -178,26 +177,29 @@ class Publishing:
             self.abandoned(node, batches)
         node.step()
 
-    def _batches(self) -> list[Batch]:
+    def _batches(self, time: int) -> list[Batch]:
         random = self.world.kernel.random
         waiting: dict[str, list[Any]] = {}
         for _ in range(random.randint(1, 6)):
             if self.retries and random.random() < 0.4:
                 topic, record = self.retries.pop(random.randrange(len(self.retries)))
+                self.world.kernel.seen["records published again"] += 1
             else:
                 self.proposed += 1
                 data = b"r%d" % self.proposed
                 topic, record = random.choice(TOPICS), [data, f"id{self.proposed}", None] if random.random() < 0.5 else data
             waiting.setdefault(topic, []).append(record)
-        return [encode_batch(topic, int(self.world.kernel.now * 1000), records) for topic, records in waiting.items()]
+        return [encode_batch(topic, time, records) for topic, records in waiting.items()]
 
-    def served(self) -> bool:
-        return self.acknowledged_at > CHAOS
-
-    def finish(self, logs: dict[str, list[Entry]]) -> None:
+    def finish(self, members: list[SimNode]) -> None:
         """Every log, replayed from its begin, gives the places that were ever given."""
-        require = self.world.kernel.require
-        for name, log in logs.items():
+        fail = self.world.kernel.fail
+        judged: list[Entry] | None = None
+        for node in members:
+            name, log = node.id, node.disk.log[: node.core.commit]
+            if log == judged:
+                continue
+            judged = log
             machine = StateMachine()
             replayed: dict[tuple[str, int], tuple[bytes, str | None]] = {}
             for entry in log:
@@ -206,6 +208,8 @@ class Publishing:
                 for batch in machine.take_outcome().fresh:
                     replayed |= {(batch.topic, batch.first_seq + n): identity(record) for n, record in enumerate(batch.records)}
             for place, record in self.places.items():
-                require(replayed.get(place) == record, f"{name}: {place} was {record}; its log gives {replayed.get(place)}")
+                if replayed.get(place) != record:
+                    fail(f"{name}: {place} was {record}; its log gives {replayed.get(place)}")
             for record, (topic, seq, _) in self.acknowledged.items():
-                require(replayed.get((topic, seq)) == record, f"{name}: {record} was acknowledged at {topic} {seq} and is not there")
+                if replayed.get((topic, seq)) != record:
+                    fail(f"{name}: {record} was acknowledged at {topic} {seq} and is not there")

@@ -37,6 +37,7 @@ class Sending:
             snapshot_version=OWN_SNAPSHOT,
         )
         kernel.note(sender.id, "sends", f"a snapshot up to {index} to {wish.peer}")
+        kernel.seen["snapshots sent"] += 1
         self._told = False
         kernel.after(kernel.between(0.001, 0.5) if kernel.chance(0.9) else kernel.between(0.5, 3.0), self._arrive)
         kernel.after(4.0, lambda: self.answer(None, None))  # the sender's patience
@@ -44,6 +45,7 @@ class Sending:
     def _arrive(self) -> None:
         host, network = self.world.nodes[self._wish.peer], self.world.network
         if self.world.kernel.chance(network.faults.reset * 5) or not host.reachable() or not network.open_path(self.client.id, host.id):
+            self.world.kernel.seen["snapshots lost on their way"] += 1
             self.answer(None, None)
             return
         host.on_snapshot(self)
@@ -61,7 +63,7 @@ class Sending:
         if client.paused:
             self.world.kernel.after(0.02, lambda: self._tell(message))
             return
-        client.core.snapshot_sent(self._wish.peer, self._wish.token, self.mark.index, message, self.world.kernel.now)
+        client.core.snapshot_sent(self._wish.peer, self._wish.token, self.mark.index, message, client.now())
         client.step()
 
 

@@ -16,7 +16,7 @@ from tests.sim.raft_world import run
 @pytest.mark.parametrize("tens", range(3))
 def test_every_record_has_one_place_for_ever(tens):
     for seed in range(1000 + 10 * tens, 1010 + 10 * tens):
-        world = run(seed, 5 if seed % 3 == 0 else 3, Publishing)
+        world = run(seed, application=Publishing)
         assert world.application.acknowledged, f"seed {seed} tested nothing"
 
 
@@ -45,6 +45,13 @@ def entries_applied_twice(self, index, term, batches):
     return [self._place(index, batch) for batch in batches if index % 7 or self._place(index, batch)]
 
 
+def ids_lost_with_a_snapshot(self, next_seqs, applied, window, roster):
+    become(self, next_seqs, applied, (), roster)
+
+
+become = StateMachine.become
+
+
 @pytest.mark.parametrize(
     ("target", "name", "bug"),
     [
@@ -53,6 +60,7 @@ def entries_applied_twice(self, index, term, batches):
         (PublishState, "write", applied_not_written),
         (StateMachine, "_unique", ids_not_looked_at),
         (StateMachine, "apply", entries_applied_twice),
+        (StateMachine, "become", ids_lost_with_a_snapshot),
     ],
 )
 def test_a_planted_bug_is_found(target, name, bug):
