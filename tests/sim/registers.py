@@ -38,7 +38,7 @@ class State:
 
     def __init__(self) -> None:
         self.index = self.synced = 0
-        self.sessions = Sessions(keep_history=True)
+        self.sessions = Sessions()
 
 
 class Session:
@@ -83,7 +83,7 @@ class Registers(Application):
 
     def restore(self, node: SimNode, mark: SnapshotMark, content: Any) -> None:
         node.state.index = node.state.synced = mark.index
-        node.state.sessions = Sessions([Row(*row) for row in content], keep_history=True)
+        node.state.sessions = Sessions([Row(*row) for row in content], exact_from=mark.index)
 
     def apply(self, node: SimNode, entry: Entry, context: Any) -> None:
         node.state.index = index = entry.index
