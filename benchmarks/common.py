@@ -20,7 +20,7 @@ from typing import Any
 
 PAYLOAD = 128
 LEVELS: tuple[tuple[int, int], ...] = ((1, 1_500), (16, 15_000), (256, 80_000), (1024, 150_000))
-PATIENCE = 60.0  # seconds for one answer; whoever takes longer has failed
+PATIENCE = 120.0  # seconds for one answer; whoever takes longer has failed
 
 
 def parser() -> argparse.ArgumentParser:

@@ -26,7 +26,8 @@ ENTRIES = 1_000_000
 STEP = 10_000  # entries of one transaction
 TIMES = 3
 MOST = 3.0  # seconds
-SETTINGS = '{"trailing_entries": 1073741823, "trailing_bytes": 1099511627776}'  # nothing is compacted
+# Nothing is compacted, and a publish waits till all that is in the log has been applied.
+SETTINGS = '{"trailing_entries": 1073741823, "trailing_bytes": 1099511627776, "request_timeout": 110}'
 
 
 def started(directory: str) -> tuple[common.Child, float]:
