@@ -16,6 +16,7 @@ from coterie.actors.messages import (
     Applied,
     Apply,
     ClusterStatus,
+    Consistency,
     DeadLetters,
     Event,
     Join,
@@ -181,8 +182,8 @@ class AsyncCluster:
         answer: bytes = await self._ask(Write(op, data, timeout))
         return answer
 
-    async def read(self, op: str, data: bytes = b"", *, timeout: float | None = None) -> bytes:
-        answer: bytes = await self._ask(Read(op, data, timeout))
+    async def read(self, op: str, data: bytes = b"", *, timeout: float | None = None, consistency: Consistency | None = None) -> bytes:
+        answer: bytes = await self._ask(Read(op, data, timeout, consistency))
         return answer
 
     async def status(self, *, local: bool = False, timeout: float | None = None) -> ClusterStatus:

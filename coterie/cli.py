@@ -282,11 +282,20 @@ def apply(target: Target, op: str, data: str | None, session: str | None, number
 @DATA
 @asking("15s")
 @RAW_OUTPUT
-def read(target: Target, op: str, data: str | None, output: str | None) -> None:
-    """Run the application's handle_read(OP, DATA) on the leader. DATA is as for publish."""
+@flag(
+    "consistency",
+    "The answer of the node that is asked: of a state that has all that was acknowledged before, the same on the word of the leader's clock, or of what it has now.",
+    variable=False,
+    type=click.Choice(["linearizable", "lease", "local"]),
+)
+def read(target: Target, op: str, data: str | None, output: str | None, consistency: str | None) -> None:
+    """Run the application's handle_read(OP, DATA). DATA is as for publish.
+
+    It runs on the leader, or with --consistency on the node that is asked.
+    """
     from coterie.cli_ask import call
 
-    call(target, "read", op, data, output)
+    call(target, "read", op, data, output, {"consistency": consistency} if consistency else {})
 
 
 @command("dead-letters", "--topic orders.created", "--output json | jq '.letters[].reason'", "--requeue 7 --requeue 9")

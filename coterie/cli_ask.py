@@ -209,9 +209,10 @@ def apply(target: Target, op: str, data: str | None, session: str | None, number
     show_bytes(answer, "result", output)
 
 
-def call(target: Target, operation: str, op: str, data: str | None, output: str | None) -> None:
-    """A write or a read; on a terminal the handler's answer as it is, else {"data": base64} with "text" beside it when it is text."""
-    answer = request(target, operation, {"op": op, "data": payload(data)}, f"{'read' if operation == 'read' else 'write'} {op}", output)
+def call(target: Target, operation: str, op: str, data: str | None, output: str | None, more: Document | None = None) -> None:
+    """A write or a read; on a terminal the handler's answer as it is, else {"data": base64} with "text" beside it when it is text. more: for the request."""
+    body = {"op": op, "data": payload(data), **(more or {})}
+    answer = request(target, operation, body, f"{'read' if operation == 'read' else 'write'} {op}", output)
     show_bytes(answer, "data", output)
 
 

@@ -70,6 +70,8 @@ def request(target: Target, addr: tuple[str, int], operation: str, body: Documen
         raise CommandError("--message-id and --header need HTTP: give the node's HTTP address, and leave --mgmt-proto out")
     if operation == "apply":
         raise CommandError("apply needs HTTP: give the node's HTTP address, and leave --mgmt-proto out")
+    if body.get("consistency"):
+        raise CommandError("--consistency needs HTTP: give the node's HTTP address, and leave --mgmt-proto out")
     data = base64.b64decode(body["data"])
     asks: dict[str, Callable[[NodeClient], LightFuture]] = {
         "appwrite": lambda client: client.write(shown(addr), body["op"], data, target.timeout),

@@ -12,6 +12,7 @@ from coterie.actors.messages import (
     Applied,
     Apply,
     ClusterStatus,
+    Consistency,
     DeadLetters,
     Join,
     Joined,
@@ -85,8 +86,8 @@ class Cluster:
         answer: bytes = self.ref.ask(Write(op, data, timeout))
         return answer
 
-    def read(self, op: str, data: bytes = b"", *, timeout: float | None = None) -> bytes:
-        answer: bytes = self.ref.ask(Read(op, data, timeout))
+    def read(self, op: str, data: bytes = b"", *, timeout: float | None = None, consistency: Consistency | None = None) -> bytes:
+        answer: bytes = self.ref.ask(Read(op, data, timeout, consistency))
         return answer
 
     def status(self, *, local: bool = False, timeout: float | None = None) -> ClusterStatus:

@@ -153,7 +153,7 @@ class _Endpoints:
             except BodyTooSlow as error:
                 return _json(operation.refuse(InvalidRequest(str(error))), 408, close=True)
             try:
-                message = keep_trace(operation.parse(parse_object(body)), request.headers)
+                message = keep_trace(operation.parse(_with_query(parse_object(body), request)), request.headers)
                 reply = await answer(self._service.request(message), self._service.patience(message))
             except Exception as error:  # noqa: BLE001 - as above
                 ours = as_ours(error)
@@ -189,3 +189,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _bug(request: Request, error: Exception) -> Response:
     LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return _error(error)
+
+
+def _with_query(document: dict[str, Any], request: Request) -> dict[str, Any]:
+    """What may stand in the query string as well: it is only looked at where the body has no word about it."""
+    consistency = request.query_params.get("consistency")
+    return document if consistency is None else {"consistency": consistency, **document}

@@ -187,6 +187,15 @@ def _publish(document: Document) -> Publish:
     )
 
 
+def _read(document: Document) -> Read:
+    consistency: Any = _text(document, "consistency") or None
+    if consistency not in (None, "linearizable", "lease", "local"):
+        raise InvalidRequest(
+            f"consistency={_shown(consistency)}: give linearizable, lease or local; or leave it out, and the leader's handler answers"
+        )
+    return Read(check_op(_text(document, "op")), _data(document), consistency=consistency)
+
+
 # -- answers ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -221,7 +230,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "requeue": Operation(lambda d: Requeue(_whole(d, "letter")), _place, _refused),
     "publish": Operation(_publish, _place, _refused),
     "apply": Operation(_apply, _applied, _refused),
-    "read": Operation(lambda d: Read(check_op(_text(d, "op")), _data(d)), _base64, _refused),
+    "read": Operation(_read, _base64, _refused),
 }
 
 

@@ -147,8 +147,8 @@ class Worker:
     def do_write(self, op: str, data: str, timeout: float | None = None) -> Any:
         return self.cluster.ask(Write(op, data.encode(), timeout)).decode()
 
-    def do_read(self, op: str, data: str, timeout: float | None = None) -> Any:
-        return self.cluster.ask(Read(op, data.encode(), timeout)).decode()
+    def do_read(self, op: str, data: str, timeout: float | None = None, consistency: Any = None) -> Any:
+        return self.cluster.ask(Read(op, data.encode(), timeout, consistency)).decode()
 
     def do_join(self, id: str, raft_addr: str, timeout: float | None = None) -> Any:  # noqa: A002 - the word of the API
         return self.cluster.ask(Join(id, raft_addr, timeout))
