@@ -2,6 +2,7 @@
 
 wait N        -> "N" when the handler has had N records in all
 drive D N     -> JSON of `common.drive`: N publishes, D in flight, from this process
+read D N KIND -> JSON of `common.drive`: N reads of that consistency on this node, D waiting
 join ID ADDR  -> "joined"
 lead          -> "leads" when this node is the leader
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common, profiling
-from coterie import ClusterSupervisor, Config, HandlerActor, Join, Publish, PublishMany, RegisterHandler, Status
+from coterie import ClusterSupervisor, Config, HandlerActor, Join, Publish, PublishMany, Read, RegisterHandler, Status
 
 MODULE = "benchmarks.node"
 TOPIC = "benchmark"
@@ -36,6 +37,9 @@ class Counting(HandlerActor):
         self.count += 1
         if self.count == self.target:
             self.reached.set()
+
+    def handle_read(self, op: str, request: bytes) -> bytes:
+        return request
 
     def wait(self, count: int) -> None:
         self.reached.clear()
@@ -89,6 +93,12 @@ class Node:
         many = [payload] * records
         return common.drive(lambda: ask(PublishMany(TOPIC, many, acks), block=False), in_flight, count, finish)
 
+    def read(self, waiting: int, count: int, consistency: Any) -> dict[str, float]:
+        """As `drive`, of reads on this node's handler; with the processor time of this process for each, in microseconds."""
+        ask, began = self.cluster.ask, time.process_time()
+        figures = common.drive(lambda: ask(Read("get", b"x", consistency=consistency), block=False), waiting, count)
+        return figures | {"cpu_us": (time.process_time() - began) / count * 1e6}
+
 
 def until(condition: Any, what: str, seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
@@ -121,6 +131,8 @@ def main() -> None:
             case ["drive", in_flight, count]:
                 payload, acks, records = b"x" * options.payload, options.acks, options.records
                 print(json.dumps(node.drive(int(in_flight), int(count), payload, acks, records=records)), flush=True)
+            case ["read", waiting, count, consistency]:
+                print(json.dumps(node.read(int(waiting), int(count), consistency)), flush=True)
             case ["join", name, address]:
                 node.join(name, address)
                 print("joined", flush=True)

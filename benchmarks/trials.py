@@ -32,6 +32,7 @@ SYSTEMS: Final = (
     System("pysyncobj", ("benchmarks.pysyncobj_peer",)),
 )
 TRIALS: Final = (
+    System("reads", ("benchmarks.reads",)),
     System("payload", ("benchmarks.payload",)),
     System("frozen", ("benchmarks.frozen",)),
     System("restart", ("benchmarks.restart",)),
