@@ -104,7 +104,7 @@ def _node_file(directory: Path, buffer_path: Path, seen: Inspection, report: Rep
         yield report.damage("node.json", f"{NODE_FILE} is damaged", f"restore {NODE_FILE} from a copy of the directory, or: {REMEDY}")
     except OSError as error:
         raise StorageError(f"{directory}: {NODE_FILE} cannot be read: {error.strerror}") from None
-    known = {LOCK_FILE, NODE_FILE, "raft", "buffer", "members.json", NOTE, "lost+found"}
+    known = {LOCK_FILE, NODE_FILE, "raft", "buffer", "members.json", "quorum.json", NOTE, "lost+found"}
     for path in sorted(directory.iterdir()):
         if ".damaged-" in path.name:
             yield report.note("moved aside", f"{path.name} is what a start has moved aside as damaged; nothing reads it any more")

@@ -25,7 +25,7 @@ from coterie.actors.errors import StorageError
 from coterie.actors.lmdb_env import Identity
 from coterie.actors.raft.forcing import forced_entry, forced_state
 from coterie.actors.raft.lmdb_log import LmdbLog
-from coterie.actors.raft.log import HardState
+from coterie.actors.raft.log import Doubt, HardState
 from coterie.actors.raft.peers_file import check_among
 from coterie.actors.raft.recovery import check_start, finish_installation, unfinished_installation
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
@@ -40,7 +40,8 @@ Tell = Callable[[str, int, int], object]
 class Plan:
     """What recovering changes. first, last: of the log, with the term of the last entry; applied: what the buffer has applied. entries beyond that are taken
     as committed.
-    index, term: of the entry with the new configuration; hard_state: before and after."""
+    index, term: of the entry with the new configuration; hard_state: before and after. doubt: what the log has lost to damage before, which nobody is left
+    to make up for."""
 
     node_id: str
     configuration_index: int
@@ -52,6 +53,7 @@ class Plan:
     index: int
     term: int
     hard_state: tuple[HardState, HardState]
+    doubt: Doubt | None
 
     @property
     def taken_as_committed(self) -> int:
@@ -91,6 +93,7 @@ def plan(directory: Path, buffer_path: Path | None, configuration: Configuration
             entry.index,
             entry.term,
             (log.hard_state(), after),
+            log.doubt(),
         )
 
 
@@ -111,6 +114,8 @@ def recover(directory: Path, buffer_path: Path | None, configuration: Configurat
             if (log.last_index, log.hard_state()) != (planned.last[0], planned.hard_state[0]):
                 raise StorageError(f"{directory}: its log has changed since it was looked at; nothing was changed here; remedy: try again")
             log.append([forced_entry(*planned.last, configuration)], planned.hard_state[1])
+            if planned.doubt is not None:
+                log.settle()  # it would never vote: whoever had the lost entries is lost, too, says the operator
         finally:
             log.close()
     finally:

@@ -35,7 +35,7 @@ def recover_from(data_dir: str, output: str | None, peers: str, dry_run: bool, c
         worst = next(finding for finding in found["findings"] if finding["damage"])
         raise CommandError(
             f"{data_dir} is damaged, and nothing was changed: {worst['where']}: {worst['what']}; see clusterctl check; recover another server that is left, "
-            "or restore a backup",
+            "or start this one once, so that it keeps what is sound, or restore a backup",
             REFUSED,
         )
     with refusing():
@@ -62,6 +62,7 @@ def plan_document(path: str, planned: Plan, copy: Path | None) -> Document:
         "changed": copy is not None,
         "copy": None if copy is None else str(copy),
         "log": {"first": planned.first, "last": planned.last[0], "last_term": planned.last[1], "applied": planned.applied},
+        "lost_to_damage": None if planned.doubt is None else {"up_to": planned.doubt.last or None},
         "taken_as_committed": planned.taken_as_committed,
         "entry": {"index": planned.index, "term": planned.term},
         "term": {"before": before.term, "after": after.term},
@@ -90,6 +91,13 @@ def view(document: Document) -> RenderableType:
         ("new entry", f"{entry['index']} of term {entry['term']}, with the configuration below"),
         ("term", f"{document['term']['before']}, then {document['term']['after']}"),
     ]
+    if document["lost_to_damage"] is not None:
+        rows.append(
+            (
+                "lost to damage",
+                f"entries up to {document['lost_to_damage']['up_to'] or 'one that is not known'}, for good if no other server has them",
+            )
+        )
     if changed:
         rows.append(("copy of before", document["copy"]))
     for name, value in rows:

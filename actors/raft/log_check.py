@@ -17,12 +17,14 @@ import attrs
 from coterie.actors.findings import Finding, Progress, Reporter, Tables
 from coterie.actors.lmdb_env import META, unseal
 from coterie.actors.raft.following import KNOWN_KINDS
-from coterie.actors.raft.log import HardState
+from coterie.actors.raft.log import Doubt, HardState
 from coterie.actors.raft.log_format import (
+    KEY_DOUBT,
     KEY_HARD_STATE,
     KEY_SNAPSHOT,
     KEY_START,
     key_index,
+    unpack_doubt,
     unpack_entry,
     unpack_hard_state,
     unpack_start,
@@ -55,6 +57,7 @@ class LogSummary:
     configuration_index: int = 0
     configuration: Configuration = attrs.field(factory=Configuration)
     term_at: int | None = None
+    doubt: Doubt | None = None
 
 
 def check_log(tables: Tables, remedy: str, term_at: int = 0) -> Findings[LogSummary]:
@@ -93,6 +96,13 @@ class _LogCheck:
         start = yield from self._record(KEY_START, unpack_start)
         hard_state = yield from self._record(KEY_HARD_STATE, unpack_hard_state)
         snapshot = yield from self._record(KEY_SNAPSHOT, unpack_start)
+        seen.doubt = yield from self._record(KEY_DOUBT, unpack_doubt)
+        if seen.doubt is not None:
+            yield report.note(
+                "doubt",
+                f"it has lost entries to damage, up to {seen.doubt.last or 'one that is not known'}, and votes for nobody until a leader has made up for it",
+                "start the node beside the others",
+            )
         if start is not None:
             seen.first, seen.previous_term = start
             seen.last, seen.last_term = seen.first - 1, seen.previous_term

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from coterie.actors.data_dir import DataDir
 from coterie.actors.errors import InvalidRequest, StorageError
+from coterie.actors.findings import Finding
 from coterie.actors.inspection import Inspection, inspect
 from coterie.actors.lmdb_env import seal
 from coterie.actors.raft.forcing import STEP, forced_entry, forced_state
-from coterie.actors.raft.log import HardState, SnapshotMark
-from coterie.actors.raft.log_format import pack_mark
+from coterie.actors.raft.log import Doubt, HardState, SnapshotMark
+from coterie.actors.raft.log_format import pack_doubt, pack_mark
 from coterie.actors.raft.peers_file import check_among, parse_peers
 from coterie.actors.recovering import plan, recover
 from coterie.actors.replication.buffer_format import pack_applied, pack_document
@@ -116,6 +117,18 @@ def test_a_snapshot_whose_installation_was_cut_short_is_finished_first(tmp_path:
     *_, seen = inspect(path)
     assert isinstance(seen, Inspection) and seen.log is not None
     assert (seen.damage, seen.log.first, seen.log.last, seen.log.configuration) == (0, 51, 51, ALONE)
+
+
+def test_what_a_log_has_lost_to_damage_is_told_and_it_votes_again(tmp_path: Path) -> None:
+    path = make(tmp_path / "n1")
+    change(path, "raft", "meta", b"doubt", seal(b"doubt", pack_doubt(Doubt(44, TERM))))
+    *findings, seen = inspect(path)
+    assert isinstance(seen, Inspection) and seen.log is not None
+    assert (seen.damage, seen.log.doubt) == (0, Doubt(44, TERM))
+    assert any(isinstance(finding, Finding) and "lost entries to damage, up to 44" in finding.what for finding in findings)
+    assert recover(path, None, ALONE, tmp_path / "copy", silent).doubt == Doubt(44, TERM)
+    *_, seen = inspect(path)
+    assert isinstance(seen, Inspection) and seen.log is not None and seen.log.doubt is None
 
 
 def test_what_must_not_be_recovered_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
