@@ -7,9 +7,9 @@ The search is that of Wing and Gong (1993) with Lowe's memory (2017), as in Knos
 earliest answer that is still to be explained), step the model, go on, and back when nothing fits. A pair (which operations are taken, state) that led
 nowhere is never entered again. More rules keep the search small, none of which changes its verdict:
 
-- an operation that changes nothing and may come next does so at once: nothing that comes later can hang on it;
+- an operation that can only look (`Model.still`) and may come next does so at once: nothing that comes later can hang on it;
 - what claims to know its place (`Operation.hint`) is tried in that order, so that a history whose claims are right is proved without a step back;
-- an open operation without a claim is tried last: it is only needed where nothing else goes on;
+- an open operation without a claim, or with one that was passed by, is tried last: it is only needed where nothing else goes on;
 - an open one that overwrites whatever was there is only tried where somebody can notice it (`Model.blind`): otherwise it may as well come later, or never.
 
 Linearizability is local: a history is linearizable exactly when its part of each key is, so each key is checked by itself.
@@ -41,12 +41,12 @@ class Verdict:
 
 
 class _Node:
-    """A place in the search: who may come next from here, and how to go back."""
+    """A place in the search: who may come next from here, and how to go back. reached: the furthest place that any operation up to here claimed."""
 
-    __slots__ = ("candidates", "state", "taken")
+    __slots__ = ("candidates", "reached", "state", "taken")
 
-    def __init__(self, candidates: Iterator[tuple[int, Any]], state: Any, taken: int) -> None:
-        self.candidates, self.state, self.taken = candidates, state, taken
+    def __init__(self, candidates: Iterator[tuple[int, Any]], state: Any, taken: int, reached: float) -> None:
+        self.candidates, self.state, self.taken, self.reached = candidates, state, taken, reached
 
 
 class _Search:
@@ -78,16 +78,18 @@ class _Search:
         self.answered = sum(not one.open for one in self.all)
         self.taken = 0  # a bit for each operation
         self.steps = 0
+        self.reached = 0.0
         self.furthest = (-1, model.initial(), 0)  # (answered operations taken, state, the taken)
 
     def run(self, limit: int) -> bool | None:
         state = self.model.initial()
         seen: set[tuple[int, Any]] = set()
-        stack = [_Node(self._candidates(state), state, -1)]
+        stack = [_Node(self._candidates(state), state, -1, 0.0)]
         done = 0
         while done < self.answered:
             if done > self.furthest[0]:
                 self.furthest = (done, state, self.taken)
+            self.reached = stack[-1].reached
             for number, new in stack[-1].candidates:
                 self.steps += 1
                 key = (self.taken | 1 << number, new)
@@ -105,7 +107,8 @@ class _Search:
                 return None
             done += self._take(number)
             state = new
-            stack.append(_Node(self._candidates(state), state, number))
+            hint = self.hints[number]
+            stack.append(_Node(self._candidates(state), state, number, hint if self.reached < hint < OPEN else self.reached))
         return True
 
     def _take(self, number: int) -> bool:
@@ -134,7 +137,7 @@ class _Search:
             number = self.event[at][1]
             new = step(state, all_[number])
             if new is not REFUSED:
-                if new == state:
+                if self.model.still(all_[number]):
                     yield number, new
                     return
                 first.append((number, new))
@@ -146,7 +149,7 @@ class _Search:
         for number in waiting:
             new = step(state, all_[number])
             if new is not REFUSED and new != state and (not self.model.blind(all_[number]) or self._noticed(number, others, state, new)):
-                (last if all_[number].hint is None else first).append((number, new))
+                (first if self.reached < self.hints[number] < OPEN else last).append((number, new))
         first.sort(key=lambda one: self.hints[one[0]])
         yield from first
         yield from last
@@ -155,8 +158,11 @@ class _Search:
         return any(self._notices(self.all[other], state, new) for other in others if other != number)
 
     def _notices(self, operation: Operation, state: Any, new: Any) -> bool:
+        """Is it of any use to it that the state is the new one? An open one that would change nothing then may as well never happen."""
         after = self.model.step(new, operation)
-        return after is not REFUSED and not self.model.blind(operation) and after != self.model.step(state, operation)
+        if after is REFUSED or self.model.blind(operation):
+            return False
+        return bool(after != (new if operation.open else self.model.step(state, operation)))
 
     def explain(self) -> str:
         done, state, taken = self.furthest

@@ -32,6 +32,10 @@ class Model(Protocol):
         """Does it put another state in the place of any, whatever that was? An open one is then worth a try only right before who notices."""
         ...
 
+    def still(self, operation: Operation) -> bool:
+        """Does it leave every state in which it can have its answer as it is?"""
+        ...
+
     def show(self, state: Any) -> str: ...
 
 
@@ -65,6 +69,9 @@ class Register:
 
     def blind(self, operation: Operation) -> bool:
         return operation.action == "write"
+
+    def still(self, operation: Operation) -> bool:
+        return operation.action == READ or (operation.action == "cas" and operation.result is False)
 
     def show(self, state: Any) -> str:
         return repr(state)
@@ -116,6 +123,9 @@ class AppendList:
 
     def blind(self, operation: Operation) -> bool:
         return False
+
+    def still(self, operation: Operation) -> bool:
+        return operation.action == READ
 
     def show(self, state: int) -> str:
         values = []

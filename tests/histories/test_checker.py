@@ -154,7 +154,14 @@ def histories(draw):
     return operations
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=500, deadline=None)
+@given(histories(), st.lists(st.sampled_from([None, 1.0, 2.0, 3.0, 4.0]), min_size=7, max_size=7))
+def test_hints_change_no_verdict(operations, hints):
+    hinted = [attrs.evolve(one, hint=hint) for one, hint in zip(operations, hints, strict=False)]
+    assert check_key(hinted, Register).linearizable is slowly(operations, Register)
+
+
+@settings(max_examples=500, deadline=None)
 @given(histories())
 def test_registers_are_judged_as_by_trying_every_order(operations):
     assert check_key(operations, Register).linearizable is slowly(operations, Register)
@@ -174,7 +181,7 @@ def list_histories(draw):
     return operations
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(list_histories())
 def test_lists_are_judged_as_by_trying_every_order(operations):
     assert check_key(operations, AppendList).linearizable is slowly(operations, AppendList)
