@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from coterie import Apply
@@ -24,6 +25,11 @@ class ReadsWorker(Worker):
 
     def do_apply(self, data: str, timeout: float = 20) -> Any:
         return self.cluster.ask(Apply("set", data.encode(), timeout=timeout)).index
+
+    def do_read_after(self, seconds: float, consistency: Any) -> Any:
+        """As `read`, asked when this time has passed: also while the process stands still."""
+        time.sleep(seconds)
+        return self.do_read("get", "", 20, consistency)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import signal
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,14 +88,24 @@ def test_a_local_read_needs_nobody_and_all_doors_take_the_word(cluster):
     assert "give linearizable, lease or local" in refused["error"]
 
 
-@pytest.mark.long
-def test_a_leader_that_stood_still_while_another_wrote_never_answers_from_its_old_state(tmp_path: Path):
-    """Everything waits in its inbox when it wakes, and its clock has told it nothing yet."""
-    cluster = ProcessCluster(tmp_path)
+@contextlib.contextmanager
+def processes(directory: Path, **of_the_first: float) -> Iterator[ProcessCluster]:
+    """Three processes with a register; the first, which leads, with settings of its own."""
+    cluster = ProcessCluster(directory)
+    cluster.nodes[0].config.update(of_the_first)
     for node in cluster.nodes:
         node.program = "tests.product.reads_worker"
     try:
-        cluster.start()
+        yield cluster.start()
+    finally:
+        for node in cluster.nodes:
+            node.kill()
+
+
+@pytest.mark.long
+def test_a_leader_that_stood_still_while_another_wrote_never_answers_from_its_old_state(tmp_path: Path):
+    """Everything waits in its inbox when it wakes, and its clock has told it nothing yet."""
+    with processes(tmp_path) as cluster:
         for number in range(3):
             old = cluster.leader()
             others = cluster.others(old)
@@ -108,6 +120,24 @@ def test_a_leader_that_stood_still_while_another_wrote_never_answers_from_its_ol
                 line = old.wait_line(lambda line, one=one: line.get("reply") == one, 40)
                 assert line.get("value") == f"new {number}", line
             cluster.wait_settled()
-    finally:
-        for node in cluster.nodes:
-            node.kill()
+
+
+@pytest.mark.long
+def test_a_linearizable_read_needs_no_clock(tmp_path: Path):
+    """This leader would believe in itself for a minute. It wakes to reads whose time has come, before it has looked at what the others have sent."""
+    with processes(tmp_path, heartbeat_timeout=60.0, election_timeout=60.0, lease_timeout=60.0) as cluster:
+        old, others = cluster.nodes[0], cluster.nodes[1:]
+        for number in range(6):  # whether the reads or the new leader's words come first is up to the scheduler
+            assert cluster.leader() is old
+            old.ask("apply", data=f"old {number}")
+            assert old.ask("read", op="get", data="", consistency="linearizable") == f"old {number}"
+            asked = [old.post("read_after", seconds=1.0, consistency="linearizable") for _ in range(50)]
+            old.ask("raft")  # it has taken them
+            old.signal(signal.SIGSTOP)
+            new = cluster.wait_leader(others, 30)
+            others[0].ask("apply", data=f"new {number}", wait=40)
+            old.signal(signal.SIGCONT)
+            for one in asked:
+                line = old.wait_line(lambda line, one=one: line.get("reply") == one, 40)
+                assert line.get("value") == f"new {number}", line
+            new.ask("transfer", id=old.name)
