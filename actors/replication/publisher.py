@@ -13,8 +13,8 @@ has nobody to hear of its failure: it is counted and logged.
 The handler's thread is not this one, but a handler that asks for a publish inside its own call waits for a window that only its own return can open.
 That wait too ends at the deadline, and the Overloaded error names this cause.
 
-Deadlines are looked at every `TICK` seconds, over chunks and not over records. Committed entries are applied as they come; only when the buffer's
-writer is more than `MOST_UNSTORED` bytes behind does `Applied` wait, which stops Raft from handing out more.
+Deadlines are looked at every `TICK` seconds, over chunks and not over records. Committed entries are applied as they come; what came of them leaves by way
+of `outcomes`.
 """
 
 from __future__ import annotations
@@ -42,17 +42,14 @@ from coterie.actors.replication.messages import (
     ForwardedBatch,
     ForwardReply,
     LinkClosed,
-    NewBatch,
-    NewBatches,
     OwnPublish,
     PeerAcks,
-    Restored,
     SessionClosed,
     Stored,
     StreamedBatches,
-    WriteBatches,
 )
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
+from coterie.actors.replication.outcomes import Outcomes
 from coterie.actors.replication.packing import Chunk
 from coterie.actors.replication.proposals import MOST_ENTRIES, Proposal, Proposals, answer, answer_early, fail
 from coterie.actors.replication.reader import Reader
@@ -66,9 +63,7 @@ from coterie.actors.replication.views import TopicRow, answer_view
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
 from coterie.actors.room_messages import (
-    COMMANDS_TOPIC,
     Appended,
-    Applied,
     AwaitCommands,
     CommandsUpTo,
     Committed,
@@ -84,10 +79,6 @@ from coterie.actors.traced import Traced
 from coterie.actors.tracing import TRACING, headers_of
 
 TICK: Final = 0.05  # seconds
-# Raft hands out a window of committed entries before it wants to hear how far we are; it is told well before that, not at each commit.
-TELL_ENTRIES: Final = 1024
-TELL_BYTES: Final = 4 << 20
-MOST_UNSTORED: Final = 256 << 20  # bytes
 FORWARD_PATIENCE: Final = 30.0  # seconds
 
 
@@ -153,13 +144,8 @@ class Publisher(Actor):
         self._take_overs = TakeOvers(node, raft, limits.take_over_from_go)
         self._transfer = StateTransfer(node, buffer, writer, snapshots, self.ref.send, self._installed)
         self._topology = Topology()
-        self._stored = dict(stored)  # (first retained, next) by topic
-        self._known = {topic: next_seq for topic, (_, next_seq) in stored.items()}  # next seq by topic, of log and stream
-        self._unstored = 0
-        self._untold_entries = self._untold_bytes = 0
-        self._apply_held: int | None = None
+        self._outcomes = Outcomes(machine, stored, raft, writer, delivery, commands, self._metrics)
         self._ticking = False
-        self._counting: list[tuple[int, LightFuture]] = []  # who waits for the commands up to an entry
         self._lagging: set[str] = set()
         self._handlers: dict[type, Callable[[Any], Any]] = {
             PublishMany: self._publish_many,
@@ -167,7 +153,7 @@ class Publisher(Actor):
             PeerAcks: self._acknowledged,
             ForwardedBatch: self._forwarded,
             ForwardReply: self._replied,
-            Stored: self._was_stored,
+            Stored: self._outcomes.was_stored,
             Appended: self._appended,
             ProposalsFailed: self._proposals_failed,
             Topology: self._set_topology,
@@ -190,8 +176,7 @@ class Publisher(Actor):
         }
 
     def on_start(self) -> None:
-        for topic, next_seq in self._known.items():
-            self._metrics.seq(topic, next_seq - 1)
+        self._outcomes.show()
 
     def on_receive(self, message: Any) -> Any:
         if message.__class__ is Publish:
@@ -284,8 +269,7 @@ class Publisher(Actor):
             self._fail(proposal.all_chunks(), unknown)
             self._proposals.ended(proposal, unknown)
         self._fail(self._forwarding.stop(), unknown)
-        for _, reply in self._counting:
-            reply.fail(NotLeader())
+        self._outcomes.close()
 
     def on_restart(self) -> None:
         raise RuntimeError("the publisher lost its place in the log; the node stops rather than number records differently")
@@ -381,9 +365,9 @@ class Publisher(Actor):
         if self._transfer.installing:
             self._transfer.held.append(message)
             return
-        self._untold_entries += len(message.entries)
+        size = 0
         for entry, context in message.entries:
-            self._untold_bytes += len(entry.data or b"")
+            size += len(entry.data or b"")
             if entry.index <= machine.applied[0]:
                 self._skipped(context)
                 continue
@@ -402,7 +386,10 @@ class Publisher(Actor):
                     if lost:
                         self._losses.count("answers_lost", lost)
                 self._metrics.commit_seconds(time.monotonic() - own.started, sum(len(b.records) for b in own.batches))
-        self._hand_out(message.entries[-1][0].index if message.entries else 0, traced)
+        outcome = self._outcomes.hand_out(message.entries[-1][0].index if message.entries else 0, len(message.entries), size, traced)
+        if outcome.roster is not None:
+            self._registrar.reconcile(self._topology)
+        self._lagging.update(outcome.next_seqs)
 
     def _skipped(self, context: Any) -> None:
         """A snapshot brought the outcome of an entry that was proposed here, when this node led: it is in the log, and its place is not told any more."""
@@ -415,62 +402,10 @@ class Publisher(Actor):
             self._proposals.ended(context, error)
             self._fail(context.all_chunks(), error)
 
-    def _hand_out(self, index: int, traced: dict[int, Any]) -> None:
-        """What the state machine decided goes to the buffer and to delivery; Raft hears how far we are."""
-        outcome = self._machine.take_outcome()
-        fresh = spans.marked(outcome.fresh, traced) if traced else outcome.fresh
-        self._writer.send(WriteBatches(outcome.stored, self._machine.applied, outcome.ids, outcome.next_seqs, outcome.roster))
-        if outcome.roster is not None:
-            self._registrar.reconcile(self._topology)
-        if fresh:
-            self._deliver(fresh, COMMANDS_TOPIC in outcome.next_seqs)
-            self._unstored += sum(batch.size for batch in fresh)
-            for batch in fresh:
-                self._metrics.published(batch.topic, len(batch.records))
-            for topic, next_seq in outcome.next_seqs.items():
-                self._known[topic] = max(next_seq, self._known.get(topic, 0))
-                self._metrics.seq(topic, next_seq - 1)
-            self._lagging.update(outcome.next_seqs)
-        if self._counting:
-            self._count_commands()
-        if self._unstored > MOST_UNSTORED:
-            self._apply_held = index
-        elif self._untold_entries >= TELL_ENTRIES or self._untold_bytes >= TELL_BYTES:
-            self._tell_applied(index)
-
-    def _deliver(self, fresh: list[NewBatch], with_commands: bool) -> None:
-        if with_commands:
-            self._commands.send(NewBatches([batch for batch in fresh if batch.topic == COMMANDS_TOPIC]))
-            fresh = [batch for batch in fresh if batch.topic != COMMANDS_TOPIC]
-        if fresh:
-            self._delivery.send(NewBatches(fresh))
-
     def _commands_up_to(self, message: CommandsUpTo) -> Any:
-        if message.index <= self._machine.applied[0]:
-            return self._machine.last_seq(COMMANDS_TOPIC)
         if self.reply_to is not None:
-            self._counting.append((message.index, self.reply_to))
+            self._outcomes.commands_up_to(message.index, self.reply_to)
         return LATER
-
-    def _count_commands(self) -> None:
-        applied, count = self._machine.applied[0], self._machine.last_seq(COMMANDS_TOPIC)
-        waiting, self._counting = self._counting, []
-        for index, reply in waiting:
-            if index <= applied:
-                reply.set(count)
-            else:
-                self._counting.append((index, reply))
-
-    def _tell_applied(self, index: int) -> None:
-        self._untold_entries = self._untold_bytes = 0
-        self._raft.send(Applied(index))
-
-    def _was_stored(self, message: Stored) -> None:
-        self._stored.update(message.topics)
-        self._unstored = max(0, self._unstored - message.size)
-        if self._apply_held is not None and self._unstored <= MOST_UNSTORED:
-            held, self._apply_held = self._apply_held, None
-            self._tell_applied(held)
 
     def _asked(self, work: Callable[[LightFuture], None]) -> Any:
         """For the Raft actor, who always asks."""
@@ -481,27 +416,13 @@ class Publisher(Actor):
     def _installed(self, content: Content | None) -> None:
         """A snapshot is in the buffer (None: it is not): the state machine becomes what it says, and goes on with what was committed meanwhile."""
         if content is not None:
-            next_seqs = {topic: next_seq for topic, (next_seq, _) in content.topics.items()}
-            self._machine.become(next_seqs, content.applied, content.ids, content.roster)
-            for topic, next_seq in next_seqs.items():
-                self._known[topic] = max(next_seq, self._known.get(topic, 0))
-                self._metrics.seq(topic, self._known[topic] - 1)
-            for receiver in (self._delivery, self._commands):
-                receiver.send(Restored(next_seqs))
+            self._outcomes.become(content)
         held, self._transfer.held = self._transfer.held, []
         for message in held:
             self._committed(message)
-        self._count_commands()
 
     def _streamed(self, message: StreamedBatches) -> None:
-        """From a leader's stream, on a node that is no Raft server: stored and delivered; the state machine waits for the log."""
-        stored, fresh = self._reader.streamed(message.batches, self._known)
-        if stored:
-            for batch in stored:
-                self._metrics.seq(batch.topic, batch.first_seq + batch.count - 1)
-            self._unstored += sum(len(batch.data) for batch in stored)
-            self._writer.send(WriteBatches(stored))
-            self._deliver(fresh, any(batch.topic == COMMANDS_TOPIC for batch in fresh))
+        self._outcomes.streamed(*self._reader.streamed(message.batches, self._outcomes.known))
 
     # -- deadlines and failures -----------------------------------------------------------------------------------------------
 
@@ -539,10 +460,10 @@ class Publisher(Actor):
     def _view(self, _: GetReplicationView) -> Any:
         if self.reply_to is None:
             return None
-        leads, stored = self._topology.leads, self._stored
+        leads, stored = self._topology.leads, self._outcomes.stored
         rows = [
             TopicRow(topic, next_seq - 1, stored.get(topic, (1, 1))[0], self._window.acked(topic) if leads else {})
-            for topic, next_seq in sorted(self._known.items())
+            for topic, next_seq in sorted(self._outcomes.known.items())
         ]
         answer_view(self.reply_to, self._delivery, rows, self._machine, self._waiting.records, self._losses.counters)
         return LATER

@@ -10,8 +10,9 @@ import pytest
 from coterie.actors.errors import Indeterminate, InvalidRequest, NoQuorum, NotLeader, Overloaded, PayloadTooLarge
 from coterie.actors.messages import Publish, Published
 from coterie.actors.replication.messages import AcksArrived
-from coterie.actors.replication.publisher import TELL_BYTES, TELL_ENTRIES, Limits
-from coterie.actors.room_messages import Committed
+from coterie.actors.replication.outcomes import TELL_BYTES, TELL_ENTRIES
+from coterie.actors.replication.publisher import Limits
+from coterie.actors.room_messages import CommandsUpTo, Committed
 from coterie.proto.raft_messages import COMMAND, NOOP, Entry
 from coterie.proto.record_batch import encode_batch, encode_entry
 from tests.unit.replication_support import cluster, eventually
@@ -113,6 +114,18 @@ def test_a_lost_proposal_is_indeterminate_and_may_still_be_delivered():
             future.get(timeout=WAIT)
         n1.publisher.tell(Committed([(entry, None)]))
         eventually(lambda: notes == [("t", 1, b"?")])
+
+
+def test_who_waits_for_the_commands_up_to_an_entry_is_told_when_it_is_applied_or_that_it_will_not_be():
+    with cluster("n1") as (n1, raft):
+        soon, never = (n1.publisher.ask(CommandsUpTo(index), block=False) for index in (2, 3))
+        n1.publisher.tell(Committed([(Entry(1, 1, NOOP, None), None)]))
+        assert not soon.done
+        n1.publisher.tell(Committed([(Entry(2, 1, NOOP, None), None)]))
+        assert soon.get(timeout=WAIT) == 0
+        assert n1.publisher.ask(CommandsUpTo(1), timeout=WAIT) == 0
+    with pytest.raises(NotLeader):
+        never.get(timeout=WAIT)
 
 
 def test_raft_hears_how_far_the_state_machine_is_well_before_its_window_ends():
