@@ -117,7 +117,7 @@ def test_a_lost_proposal_is_indeterminate_and_may_still_be_delivered():
 
 
 def test_who_waits_for_the_commands_up_to_an_entry_is_told_when_it_is_applied_or_that_it_will_not_be():
-    with cluster("n1") as (n1, raft):
+    with cluster("n1") as (n1, _):
         soon, never = (n1.publisher.ask(CommandsUpTo(index), block=False) for index in (2, 3))
         n1.publisher.tell(Committed([(Entry(1, 1, NOOP, None), None)]))
         assert not soon.done
