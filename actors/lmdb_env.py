@@ -332,7 +332,14 @@ class LmdbEnvironment:
                         "remedy: give each node its own directory, or move the old one away"
                     )
         self._databases = {name: self._environment.open_db(name.encode(), create=False) for name in (META, *self.layout.databases)}
-        self._databases |= {name: self._environment.open_db(name.encode()) for name in self.layout.later}
+        for name in self.layout.later:
+            try:
+                self._databases[name] = self._environment.open_db(name.encode(), create=not self.reads_only)
+            except lmdb.NotFoundError:
+                raise StorageError(
+                    f"{self.layout.kind} in {self.path}: was written by an earlier version and has no table {name!r} yet; remedy: start the node once, which "
+                    "adds it (it takes no quorum), stop it, and try again"
+                ) from None
 
     def _check_format(self, value: bytes | None) -> None:
         kind, version = self.opened(

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from coterie.actors.data_dir import DataDir
+from coterie.actors.errors import StorageError
+from coterie.actors.lmdb_view import look
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.replication.buffer import Gap, TopicState
-from coterie.actors.replication.lmdb_buffer import LmdbBuffer
+from coterie.actors.replication.lmdb_buffer import LAYOUT, LmdbBuffer
 from coterie.proto.raft_messages import COMMAND, Configuration, Entry
 from tools.make_data_dir_v1 import HERE, Content, content, make
 
@@ -74,3 +76,11 @@ def test_the_buffer_says_what_was_written(directory: Path, given: Content) -> No
     with pytest.raises(Gap):
         buffer.read("a/b", 1, UNBOUNDED, 10)
     buffer.close()
+
+
+def test_who_only_looks_at_a_directory_of_an_earlier_version_hears_what_to_do(tmp_path: Path, given: Content) -> None:
+    shutil.copytree(HERE / "buffer", tmp_path / "buffer")
+    with pytest.raises(StorageError, match="written by an earlier version and has no table 'blocks' yet; remedy: start the node once"):
+        look(tmp_path / "buffer", LAYOUT, given.identity)
+    LmdbBuffer.open(tmp_path / "buffer", given.identity).close()
+    look(tmp_path / "buffer", LAYOUT, given.identity).close()
