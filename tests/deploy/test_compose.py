@@ -115,6 +115,7 @@ def topology(tmp_path: Path) -> Iterator[Topology]:
         yield Topology(machines, tmp_path, stack)
 
 
+@pytest.mark.long
 @pytest.mark.root
 @pytest.mark.timeout(300)
 def test_three_machines_form_a_cluster_publish_lose_one_and_take_it_back_at_another_address(topology: Topology) -> None:

@@ -60,6 +60,7 @@ def warned(node: Node) -> bool:
 # -- the whole ----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_five_leaders_die_the_rosters_agree_and_nothing_acknowledged_is_lost(ours: Callable[..., ProcessCluster], go_node: StartGo) -> None:
     cluster = ours().start()
     go = go_node("g1", [cluster.seed])

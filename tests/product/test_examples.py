@@ -124,6 +124,7 @@ def test_the_ledger_refuses_an_old_token_and_counts_for_all_at_once(tmp_path: Pa
 # -- a replicated key-value store -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_key_value_store_keeps_what_it_answered_when_nodes_are_killed(tmp_path: Path) -> None:
     ports = {name: [free_port() for _ in range(4)] for name in NAMES}
     urls = {name: f"http://127.0.0.1:{ports[name][3]}" for name in NAMES}

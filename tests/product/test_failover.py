@@ -24,6 +24,7 @@ def elections(cluster):
     return max(node.status(local=True)["term"] for node in cluster.others())
 
 
+@pytest.mark.long
 def test_five_leaders_killed_under_load_lose_nothing_acknowledged(tmp_path):
     with process_cluster(tmp_path) as cluster:
         times, publishers = [], []
@@ -107,6 +108,7 @@ def test_without_a_quorum_nothing_is_acknowledged_and_writes_go_on_when_one_retu
         check_outcomes(check_same(cluster.nodes), cluster.nodes, ["before", "without"])
 
 
+@pytest.mark.long
 def test_all_three_killed_at_once_and_started_again_have_what_was_acknowledged(tmp_path):
     with process_cluster(tmp_path) as cluster:
         for node in cluster.nodes:

@@ -122,6 +122,7 @@ def test_all_three_stopped_and_started_without_seeds_are_the_same_cluster(tmp_pa
             check_delivered_once(node)  # a graceful stop keeps the cursor
 
 
+@pytest.mark.long
 def test_the_survivor_of_three_says_that_the_quorum_is_lost(tmp_path):
     with process_cluster(tmp_path) as cluster:
         survivor, *others = cluster.followers()

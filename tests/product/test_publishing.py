@@ -14,6 +14,7 @@ from tests.product.wait import wait_for
 TOPICS = ["orders", "orders.created", "a/b", "a_b", "روز"]
 
 
+@pytest.mark.long
 def test_ten_thousand_records_of_three_publishers_are_in_one_order_everywhere(tmp_path):
     with process_cluster(tmp_path) as cluster:
         began = time.monotonic()
