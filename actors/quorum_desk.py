@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from coterie.actors.assembly import Rooms
 from coterie.actors.caretaker import Caretaker, Rules, Step
-from coterie.actors.errors import AlreadyMember
+from coterie.actors.errors import AlreadyMember, StorageError
 from coterie.actors.founding import Decision, Founding
 from coterie.actors.identities import Identities
 from coterie.actors.quorum_file import QuorumFile
@@ -51,7 +51,7 @@ class QuorumDesk:
         """Raises StorageError."""
         self._rooms, self._picture, self._notes, self._post, self._log = rooms, picture, notes, post, log
         config, directory = rooms.config, rooms.directory
-        self._file = QuorumFile(directory.path / "quorum.json" if directory is not None else None)
+        self._file = QuorumFile(directory.path / "quorum.json" if directory is not None else None, config.node_id, self._not_written)
         self._directory = (directory.identity.incarnation_id if directory is not None else secrets.token_hex(16))[:16]
         self._identities = Identities(config.node_id, self._file.now.directories)
         self._rules = Rules(config.auto_join, config.max_voters, config.min_voters, config.remove_dead_after)
@@ -203,10 +203,17 @@ class QuorumDesk:
         seeds = f"a seed does not answer ({missing[0]})" if missing else next(iter(membership.discovery), "")
         decision: Decision = founding.look(membership.members, seeds, secrets.token_hex(4))
         self._note("founding", decision.note)
-        self._file.keep(founder=decision.founder)
+        self._file.promise(decision.founder)
         if decision.servers:
             self._log.info("forms the cluster with %s", ", ".join(name for name, _ in decision.servers))
             self._rooms.raft.send(Bootstrap(decision.servers))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _not_written(self, error: StorageError) -> None:
+        """In the thread of the file. What is not on the disk is learned again after a start; the Raft log, on the same disk, decides whether the node goes on."""
+        self._post(lambda: self._note("quorum file", str(error)))
 
     def _note(self, about: str, text: str) -> None:
         if text:

@@ -159,6 +159,8 @@ class ClusterSupervisor(Actor):
     def on_stop(self) -> None:
         self._stopping = True
         self._router.close()
+        if self._quorum is not None:
+            self._quorum.close()
         if self._rooms is not None:
             self._rooms.say_good_bye(self._picture.raft, self._fatal is not None or not self.takes_leave)
             self._rooms.close()

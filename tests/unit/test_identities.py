@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import threading
+
 import pytest
 
+from coterie.actors import quorum_file
 from coterie.actors.errors import StorageError
 from coterie.actors.identities import Identities
 from coterie.actors.quorum_file import QuorumFile, Remembered
@@ -78,12 +82,41 @@ def test_what_is_kept_is_there_after_a_restart(tmp_path) -> None:
     path = tmp_path / "quorum.json"
     file = QuorumFile(path)
     assert file.now == Remembered()
-    file.keep(founder="n1#a")
+    file.promise("n1#a")
+    assert QuorumFile(path).now == Remembered(founder="n1#a"), "on the disk at once"
     file.keep(cluster="c1", directories={"n2": "d2"})
+    file.close()
     assert QuorumFile(path).now == Remembered("c1", {"n2": "d2"}, "n1#a")
-    before = path.stat().st_mtime_ns
-    file.keep(cluster="c1")
+    before, again = path.stat().st_mtime_ns, QuorumFile(path)
+    again.keep(cluster="c1")
+    again.promise("n1#a")
+    again.close()
     assert path.stat().st_mtime_ns == before, "no news"
+
+
+def test_whoever_keeps_something_never_waits_for_a_disk_that_hangs(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, written = threading.Event(), []
+
+    def write(path, data: bytes) -> None:
+        assert hangs.wait(10)
+        written.append(json.loads(data)["cluster"])
+
+    monkeypatch.setattr(quorum_file, "write_durably", write)
+    file = QuorumFile(tmp_path / "quorum.json")
+    for number in range(100):
+        file.keep(cluster=f"c{number}")
+    assert (file.now.cluster, written) == ("c99", [])
+    hangs.set()
+    file.close()
+    assert written[-1] == "c99", "the latest"
+
+
+def test_what_cannot_be_written_is_told(tmp_path) -> None:
+    told: list[StorageError] = []
+    file = QuorumFile(tmp_path / "gone" / "quorum.json", failed=told.append)
+    file.keep(cluster="c1")
+    file.close()
+    assert "cannot be written: No such file or directory; remedy" in str(told[0])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1, "cluster": 1, "directories": {}, "founder": ""}'])
