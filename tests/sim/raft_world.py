@@ -171,6 +171,8 @@ class RaftWorld:
                 return f"{node.id} follows {node.core.leader}, not {leader.id}"
             if not self.application.served() or node.applied < leader.core.last_index:
                 return f"{node.id} has applied {node.applied} of {leader.core.last_index}; served: {self.application.served()}"
+            if node.disk.last_index < leader.core.last_index:  # a snapshot that was restored, and the log not put behind it yet
+                return f"{node.id} has {node.disk.last_index} of {leader.core.last_index} on its disk"
         return ""
 
 
