@@ -58,7 +58,8 @@ class Config:
     who asks: as learner, then as voter. max_voters: how many voters auto_join makes at most, an odd number. remove_dead_after: as the leader, take a server out
     of the quorum that neither Raft nor gossip has heard for so long, while more than half of the voters that are left answer; 0: never. min_voters: how many
     voters that leaves at least.
-    repl_window: publishes per topic that may be unacknowledged before publishing waits. repl_retry: pause before a failed delivery is tried again.
+    repl_window: publishes per topic that may be unacknowledged before publishing waits; with `PublishMany`, several calls' worth.
+    repl_retry: pause before a failed delivery is tried again.
     repl_attempts: how often a handler may fail on a record before the record becomes a dead letter; 0: it is tried for ever.
     dead_letter_topic: where dead letters go; give all nodes the same.
     command_snapshot_every, command_snapshot_bytes: after so many replicated commands, or bytes of them, the handler is asked for a snapshot of its state

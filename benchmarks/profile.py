@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 ONE_PROFILE_A_THREAD = sys.version_info < (3, 12)
-MODULES = {"raft": "benchmarks.raft_alone", "publish": "benchmarks.publish"}
+MODULES = {"raft": "benchmarks.raft_alone", "publish": "benchmarks.publish", "publish-many": "benchmarks.publish_many"}
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ TARGETS = (
     Target("Raft alone, 1024 in flight", 2.0, True, ("raft", "hashicorp"), "1024", "rate"),
     Target("publish until all three handled it, 1024 in flight", 0.5, True, ("publish", "packed"), "1024", "rate"),
     Target("publish until all three handled it, 1024 in flight", 1.0, True, ("publish", "pysyncobj"), "1024", "rate"),
-    Target("publish_many until all three handled it, records, 16 calls in flight", 300_000, True, ("publish-many",), "16", "rate"),
+    Target("publish_many until all three handled it, records, 64 calls in flight", 300_000, True, ("publish-many",), "64", "rate"),
     Target("a single publish, p50", 1.4, False, ("publish", "bare"), "1", "p50_ms"),
 )
 IDLE_TARGETS = (("idle node, of a core", 2.0, "cpu_percent", "%"), ("idle node, resident", 100.0, "rss_mb", "MB"))
