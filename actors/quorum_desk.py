@@ -59,7 +59,7 @@ class QuorumDesk:
         self._founding = self._founder_of(config.bootstrap_expect)
         self._wants = secrets.token_hex(4) if config.auto_join else ""
         self._elsewhere: dict[str, str] = {}
-        self._was_in = False
+        self._was_in = self._taken_out = False
         self._leads_in: int | None = None
         self._busy = False  # a question to Raft, or a change, is under way
         self._next: float | None = None
@@ -75,7 +75,7 @@ class QuorumDesk:
     def meta(self) -> dict[str, str]:
         """What goes into the metadata beside the addresses."""
         told = {META_DIRECTORY: self._directory, META_CLUSTER: self._cluster()}
-        if self._wants:
+        if self._wants and not self._taken_out:
             told[META_WANTS] = self._wants
         if self._founding is not None:
             told[META_EXPECT] = str(self._rooms.config.bootstrap_expect)
@@ -103,8 +103,10 @@ class QuorumDesk:
         self._note("identities", "; ".join(self._identities.warnings(raft.servers, members)))
         self._learn_cluster()
         is_in = any(server.id == self._picture.me for server in raft.servers)
-        if self._was_in and not is_in:
-            self._wants = ""  # somebody took this node out while it ran: it does not come back by itself before its next start
+        if is_in:
+            self._taken_out = False
+        elif self._was_in and raft.configuration_is_news:
+            self._taken_out = True  # while it ran: it does not come back by itself before its next start
         self._was_in = is_in
         self._consider_leading(now)
         if self._founding is not None and self._next is None:

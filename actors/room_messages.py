@@ -170,6 +170,7 @@ class RaftView:
     silent: frozenset[str] = frozenset()  # of a leader: peers that have not answered for a lease, or are not connected
     servers: tuple[PeerView, ...] = ()
     in_doubt: bool = False  # its log has lost entries: it does not vote until it has caught up
+    configuration_is_news: bool = True  # `servers` became so while this node ran, which it may also hear of from before its start
     counters: dict[str, int] = attrs.field(factory=dict)
 
 

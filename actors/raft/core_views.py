@@ -75,6 +75,11 @@ class CoreViews:
         return self._node.configurations.index
 
     @property
+    def configuration_is_news(self) -> bool:
+        """It was made while this server ran: its entry is above where the log of the first leader ended that spoke to it in this life."""
+        return self._node.configurations.index > self._node.leader_reached
+
+    @property
     def serving(self) -> bool:
         """It leads, and an entry of this leadership is committed: what it has applied then includes all that earlier leaders acknowledged."""
         node = self._node

@@ -54,6 +54,8 @@ def on_append_request(node: Node, request: AppendRequest) -> AppendResponse | Rp
     follow(node, request.header, request.term)
     if request.prev_index or request.entries:
         node.leader_reaches = max(request.commit, request.prev_index + len(request.entries or ()))
+        if not node.leader_reached:
+            node.leader_reached = node.leader_reaches
     request = _above_the_start(node, request)
     refusal = _mismatch(node, request)
     if refusal is not None:

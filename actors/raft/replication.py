@@ -70,7 +70,7 @@ def append_configuration(node: Node, configuration: Configuration, context: obje
 
 
 def sync_progress(node: Node) -> None:
-    """Make the followers those of the configuration. A server that left is told so, for an election time-out at the most."""
+    """Make the followers those of the configuration. A server that left is told so, until an election time-out after it was last heard."""
     present = {server.id: server.address for server in node.configuration.servers if server.id != node.me.id}
     for peer, address in present.items():
         progress = node.progress.get(peer)
@@ -81,7 +81,7 @@ def sync_progress(node: Node) -> None:
     for peer, progress in node.progress.items():
         if peer not in present and not progress.removal_index:
             progress.removal_index = node.configurations.index
-            progress.removal_deadline = node.now + node.settings.election_timeout
+            progress.removal_deadline = progress.contact + node.settings.election_timeout
     node.pump_wanted = True
 
 

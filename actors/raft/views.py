@@ -37,6 +37,7 @@ def raft_view(core: RaftCore, me: str, now: float, counters: dict[str, int], whe
             attrs.evolve(_peer_view(core, server, server.id == me, progress.get(server.id), now), reached_at=where(server.id))
             for server in core.configuration.servers
         ),
+        configuration_is_news=core.configuration_is_news,
         counters=counters,
     )
 

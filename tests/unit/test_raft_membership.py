@@ -121,6 +121,36 @@ def test_a_removed_server_that_is_dead_is_dropped_after_an_election_time_out() -
     assert [view.id for view in one.core.progress()] == ["n2"]
 
 
+def test_a_removed_server_that_was_long_silent_is_not_told() -> None:
+    cluster = RaftCluster("n1", "n2", "n3")
+    one = cluster.bootstrap("n1")
+    cluster.stop("n3")
+    cluster.pass_time(1.5)
+    one.core.change(RemoveServer("n3"), None, cluster.now)
+    cluster.pass_time(0.1)
+    assert [view.id for view in one.core.progress()] == ["n2"]
+
+
+def test_a_server_tells_its_removal_from_one_that_was_before_its_start() -> None:
+    """It was taken out while it was down, and is up again before the leader has ceased to tell it."""
+    cluster = RaftCluster("n1", "n2", "n3", "n4")
+    one = cluster.bootstrap("n1")
+    cluster.propose(b"x")
+    one.core.change(RemoveServer("n4"), None, cluster.now)
+    cluster.settle()
+    assert cluster["n4"].core.configuration.get("n4") is None
+    assert cluster["n4"].core.configuration_is_news, "it ran then"
+
+    cluster.stop("n3")
+    one.core.change(RemoveServer("n3"), None, cluster.now)
+    cluster.settle()
+    cluster.restart("n3")
+    three = cluster["n3"].core
+    cluster.pass_time(0.3)
+    assert three.configuration.get("n3") is None
+    assert not three.configuration_is_news
+
+
 def test_a_configuration_is_in_force_on_append_and_gone_with_its_entry() -> None:
     cluster = RaftCluster("n1", "n2", "n3")
     one = cluster.bootstrap("n1")
