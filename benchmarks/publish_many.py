@@ -11,7 +11,8 @@ from __future__ import annotations
 from benchmarks import common, publish
 from benchmarks import node as nodes
 
-LEVELS = ((1, 100_000), (16, 1_000_000), (64, 1_000_000))
+LEVELS = ((1, 100_000), (16, 1_000_000), (64, 1_000_000))  # (calls in flight, records)
+WINDOW = 2 * 64 * 256  # records
 
 
 def main() -> None:
