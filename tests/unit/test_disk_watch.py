@@ -62,6 +62,32 @@ def test_a_buffer_that_does_not_answer_is_only_a_warning(watched):
     assert watch.stalled == "" and "replication buffer does not answer" in watch.warnings["buffer"]
 
 
+@pytest.mark.parametrize("began", [99.5, 100.1, 104.9])
+def test_a_process_that_stood_still_does_not_accuse_its_disk(watched, caplog, began):
+    stores, watch, told = watched
+    watch.look(100.0)
+    stores["raft"].since = began  # before, in or at the end of a pause from 100.2 to 105
+    watch.look(105.0)
+    watch.look(105.2)
+    stores["raft"].since = None
+    watch.look(105.5)
+    assert watch.warnings == {} and not caplog.records
+    assert {seconds for _, seconds in told} == {0.0}
+
+
+def test_a_disk_that_hangs_is_noticed_also_after_a_pause_and_by_looks_that_come_late(watched):
+    stores, watch, told = watched
+    watch.look(100.0)
+    stores["raft"].since = 100.0
+    for late in range(1, 7):
+        watch.look(100.0 + late)
+        assert bool(watch.stalled) is (late == 6), f"{late} looks, each of which vouches for a quarter of a second"
+    assert told[-2] == ("raft", pytest.approx(6.0))
+    stores["raft"].since = 106.05  # the next write, which has not waited long
+    watch.look(106.25)
+    assert watch.stalled == ""
+
+
 class Hang:
     """Every commit of an environment waits, as in the kernel, until `free`."""
 
