@@ -3,7 +3,7 @@
 - A snapshot that comes in is kept (`shipping.Incoming`), given to the state machine, and only then told to the core: `snapshots` says why in this order.
 - A follower that needs one gets it (`shipping.Outgoing`).
 - The log is compacted (`compaction`) when the state machine has said how much of it is sure to survive. Each step is one transaction, with a pause after it, so that
-  appends are not held up. While a snapshot is on its way nothing goes: what follows it must still be there when it is installed (hashicorp/raft 697).
+  appends are not held up. While a snapshot is on its way nothing goes: what follows it must still be there when it is installed (consul 9609).
 
 `ask` asks the state machine, None while there is none; `post` puts a tuple into the actor's inbox, from any thread.
 """

@@ -28,6 +28,10 @@ def test_it_says_what_it_is_about_and_checks_something(path: Path) -> None:
     assert any(step.wanted for step in steps(path))
 
 
+def test_each_number_is_given_once() -> None:
+    assert [path.name[:2] for path in FILES] == [f"{number:02}" for number in range(1, len(FILES) + 1)]
+
+
 def test_a_step_that_is_none_is_an_error() -> None:
     with pytest.raises(ValueError, match="no step is called 'dance'"):
         Scenario().do("dance n1")

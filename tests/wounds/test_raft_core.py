@@ -192,7 +192,7 @@ def test_stale_reads_from_a_deposed_leader_are_never_confirmed() -> None:
 
 
 def test_a_snapshot_that_fails_is_not_sent_in_a_loop_and_nothing_goes_while_one_is_on_its_way() -> None:
-    """hashicorp/raft 697, 212; consul 9609: the install is slower than the truncation, and begins again for ever."""
+    """hashicorp/raft 212, consul 9609: the install is slower than the truncation, and begins again for ever."""
     cluster = RaftCluster("n1", "n2", "n3")
     one = cluster.bootstrap("n1")
     cluster.stop("n3")
