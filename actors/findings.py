@@ -7,10 +7,16 @@ so that one run tells all.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from typing import Any, NamedTuple, Protocol
+import struct
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import attrs
+
+from coterie.actors.lmdb_env import unseal
+from coterie.proto.errors import WireError
+
+T = TypeVar("T")
 
 
 @attrs.define(frozen=True)
@@ -33,7 +39,8 @@ class Progress(NamedTuple):
     total: int
 
 
-Checking = Generator[Finding | Progress, None, Any]
+Findings = Generator[Finding | Progress, None, T]
+Checking = Findings[Any]
 
 
 class Tables(Protocol):
@@ -59,3 +66,15 @@ class Reporter:
 
     def note(self, kind: str, what: str, remedy: str = "") -> Finding:
         return Finding(self.where, kind, what, remedy, damage=False)
+
+    def opened(self, kind: str, what: str, key: bytes, value: bytes, unpack: Callable[[bytes], T]) -> Findings[T | None]:
+        """The record under `key`, unsealed and unpacked; None after a finding."""
+        body = unseal(key, value)
+        try:
+            if body is not None:
+                return unpack(body)
+            problem = "its checksum does not fit"
+        except (ValueError, struct.error, WireError) as error:
+            problem = str(error)
+        yield self.damage(kind, f"{what} is damaged: {problem}")
+        return None

@@ -80,6 +80,15 @@ def document(seen: Inspection) -> dict[str, Any]:
             "bytes": buffer.data_bytes,
             "message_ids": buffer.message_ids,
             "roster": buffer.members,
+            "state": None
+            if buffer.state is None
+            else {
+                "command": buffer.state.index,
+                "entry": buffer.state.log_index,
+                "blocks": buffer.state.blocks,
+                "bytes": buffer.state.size,
+            },
+            "results": buffer.results,
         },
     }
 

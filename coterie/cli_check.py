@@ -158,7 +158,14 @@ def _buffer_rows(buffer: Document | None) -> list[tuple[str, str]]:
         ("applied", f"entry {buffer['applied']} of term {buffer['applied_term']}"),
         ("buffer", f"{held}; {buffer['message_ids']} message ids"),
         ("roster", "none" if buffer["roster"] is None else f"{buffer['roster']} members"),
+        *_command_rows(buffer["state"], buffer["results"]),
     ]
+
+
+def _command_rows(state: Document | None, results: int) -> list[tuple[str, str]]:
+    """None where no commands were run."""
+    rows = [("state", f"up to command {state['command']}, {state['blocks']} blocks, {_size(state['bytes'])}")] if state is not None else []
+    return rows + ([("sessions", f"{results} rows")] if results else [])
 
 
 def _size(count: int) -> str:

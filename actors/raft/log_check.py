@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 import attrs
 
-from coterie.actors.findings import Finding, Progress, Reporter, Tables
+from coterie.actors.findings import Findings, Progress, Reporter, Tables
 from coterie.actors.lmdb_env import META, unseal
 from coterie.actors.raft.following import KNOWN_KINDS
 from coterie.actors.raft.log import Doubt, HardState
@@ -37,7 +37,6 @@ WHERE: Final = "raft log"
 STEP: Final = 4096  # entries between two words of progress
 
 T = TypeVar("T")
-Findings = Generator[Finding | Progress, None, T]
 
 
 @attrs.define
@@ -81,15 +80,7 @@ class _LogCheck:
         value = self._tables.get(META, key)
         if value is None:
             return None
-        body = unseal(key, value)
-        try:
-            if body is not None:
-                return unpack(body)
-            problem = "its checksum does not fit"
-        except (ValueError, struct.error) as error:
-            problem = str(error)
-        yield self._report.damage("meta", f"its record {key.decode()} is damaged: {problem}")
-        return None
+        return (yield from self._report.opened("meta", f"its record {key.decode()}", key, value, unpack))
 
     def _meta(self) -> Findings[None]:
         seen, report = self._seen, self._report

@@ -4,20 +4,18 @@ buffer"). Pure.
 A node reads the topics and the window when it starts, and batches when somebody needs them. This reads all: each checksum; the batches of a topic, without a
 hole from
 its first retained seq to its next one, as many and as large as the topic says, of growing Raft indexes; the records in each, decoded and counted; the window
-of message ids; the roster.
+of message ids; the roster; what commands have left (`state_check`).
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Generator
-from typing import Final, TypeVar
+from typing import Final
 
 import attrs
 
-from coterie.actors.findings import Finding, Progress, Reporter, Tables
-from coterie.actors.lmdb_env import META, unseal
-from coterie.actors.replication.buffer import MAX_TOPIC_BYTES, TopicState
+from coterie.actors.findings import Findings, Progress, Reporter, Tables
+from coterie.actors.lmdb_env import META
+from coterie.actors.replication.buffer import MAX_TOPIC_BYTES, StateHead, TopicState
 from coterie.actors.replication.buffer_format import (
     KEY_APPLIED,
     KEY_MARK,
@@ -29,6 +27,7 @@ from coterie.actors.replication.buffer_format import (
     unpack_remembered,
     unpack_topic,
 )
+from coterie.actors.replication.state_check import check_state
 from coterie.actors.replication.state_machine import DEDUPE_WINDOW
 from coterie.proto.errors import WireError
 from coterie.proto.record_batch import decode_batch
@@ -37,14 +36,11 @@ from coterie.proto.roster import decode_document
 WHERE: Final = "replication buffer"
 STEP: Final = 1024  # batches between two words of progress
 
-T = TypeVar("T")
-Findings = Generator[Finding | Progress, None, T]
-
 
 @attrs.define
 class BufferSummary:
     """What was seen. applied: (index, term); mark: of the last snapshot that was installed, which is Raft's to read; members: rows of the roster, None
-    without one."""
+    without one; state: of the handler, None without one; results: rows of the commands' sessions."""
 
     applied: tuple[int, int] = (0, 0)
     topics: dict[str, TopicState] = attrs.field(factory=dict)
@@ -54,6 +50,8 @@ class BufferSummary:
     message_ids: int = 0
     members: int | None = None
     mark: bytes | None = None
+    state: StateHead | None = None
+    results: int = 0
 
 
 @attrs.define
@@ -86,27 +84,17 @@ class _BufferCheck:
         yield from self._batches()
         yield from self._against_states()
         yield from self._window()
+        self._seen.state, self._seen.results = yield from check_state(self._tables, self._report)
         return self._seen
-
-    def _opened(self, kind: str, what: str, key: bytes, value: bytes, unpack: Callable[[bytes], T]) -> Findings[T | None]:
-        body = unseal(key, value)
-        try:
-            if body is not None:
-                return unpack(body)
-            problem = "its checksum does not fit"
-        except (ValueError, struct.error) as error:
-            problem = str(error)
-        yield self._report.damage(kind, f"{what} is damaged: {problem}")
-        return None
 
     def _meta(self) -> Findings[None]:
         seen, found = self._seen, {key: self._tables.get(META, key) for key in (KEY_APPLIED, KEY_ROSTER, KEY_MARK)}
         if (value := found[KEY_APPLIED]) is not None:
-            seen.applied = (yield from self._opened("meta", "its applied index", KEY_APPLIED, value, unpack_applied)) or (0, 0)
+            seen.applied = (yield from self._report.opened("meta", "its applied index", KEY_APPLIED, value, unpack_applied)) or (0, 0)
         if (value := found[KEY_MARK]) is not None:
-            seen.mark = yield from self._opened("meta", "the mark of its last snapshot", KEY_MARK, value, unpack_document)
+            seen.mark = yield from self._report.opened("meta", "the mark of its last snapshot", KEY_MARK, value, unpack_document)
         if (value := found[KEY_ROSTER]) is not None:
-            document = yield from self._opened("roster", "the roster", KEY_ROSTER, value, unpack_document)
+            document = yield from self._report.opened("roster", "the roster", KEY_ROSTER, value, unpack_document)
             try:
                 seen.members = None if document is None else len(decode_document(document))
             except WireError as error:
@@ -115,7 +103,7 @@ class _BufferCheck:
     def _topic_states(self) -> Findings[None]:
         for name, value in self._tables.rows("topics"):
             shown = name.decode(errors="replace")
-            found = yield from self._opened("topic", f"topic {shown!r}", name, value, unpack_topic)
+            found = yield from self._report.opened("topic", f"topic {shown!r}", name, value, unpack_topic)
             if found is None:
                 continue
             number, state = found
@@ -159,7 +147,7 @@ class _BufferCheck:
             yield report.damage("batch", f"topic {topic.name!r}: there is a batch at seq {seq}, where {hole}")
         topic.batches += 1
         what = f"topic {topic.name!r}: the batch at seq {seq}"
-        batch = yield from self._opened("checksum", what, key, value, lambda body: unpack_batch(topic.name, seq, body))
+        batch = yield from self._report.opened("checksum", what, key, value, lambda body: unpack_batch(topic.name, seq, body))
         if batch is None:
             topic.next_seq = seq + 1  # how many records it had is not known: what follows it is told as a hole
             return
@@ -202,7 +190,7 @@ class _BufferCheck:
         report, seen = self._report, self._seen
         known: set[bytes] = set()
         for key, value in self._tables.rows("dedupe"):
-            found = yield from self._opened(
+            found = yield from self._report.opened(
                 "message id", f"the message id at position {int.from_bytes(key)}", key, value, unpack_remembered
             )
             if found is None:

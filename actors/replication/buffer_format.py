@@ -99,6 +99,12 @@ def unpack_state(body: bytes) -> StateHead:
     return StateHead(*values)
 
 
+def unpack_block_key(key: bytes) -> tuple[int, int]:
+    """(index of the last command, number)."""
+    index, number = _BLOCK_KEY.unpack(key)
+    return index, number
+
+
 def pack_document(document: bytes) -> bytes:
     """The roster, the mark of a snapshot, a block of the handler's state or a row of a session: bytes that nobody here looks into."""
     return bytes((_VERSION,)) + document

@@ -14,9 +14,10 @@ from coterie.actors.raft import lmdb_log
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.log import HardState
 from coterie.actors.replication import lmdb_buffer
-from coterie.actors.replication.buffer import BufferWrite, Remembered, StoredBatch
+from coterie.actors.replication.buffer import BufferWrite, NewState, Remembered, StateHead, StoredBatch
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
 from coterie.actors.replication.state_machine import dedupe_key
+from coterie.proto.command_state import chunk_blocks, pack_row, row_blocks
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import COMMAND, CONFIGURATION, NOOP, Configuration, Entry, Server
 from coterie.proto.record_batch import encode_batch, encode_entry
@@ -24,6 +25,11 @@ from coterie.proto.roster import encode_document
 
 SERVERS: Final = Configuration(tuple(Server(f"n{n}", f"127.0.0.1:{9520 + n}") for n in (1, 2, 3)))
 TERM: Final = 4
+
+ROW: Final = [7, "session", 1, [True, b"result"], 0]
+FIRST_ROW: Final = [0, "", 1, None, 0]
+BLOCKS: Final = [*row_blocks([ROW]), *chunk_blocks([b"the handler's own", b"state"])]
+STATE: Final = NewState(StateHead(9, 30, len(BLOCKS), sum(map(len, BLOCKS))), BLOCKS)
 
 
 def command(number: int) -> bytes:
@@ -69,6 +75,18 @@ def make(path: Path, node: str = "n1", last: int = 40, applied: int = 35, compac
     finally:
         buffer.close()
         log.close()
+        directory.close()
+    return path
+
+
+def add_state(path: Path) -> Path:
+    """What commands leave: a snapshot of the handler's state, and rows of sessions."""
+    directory = DataDir.open(path, "n1")
+    buffer = LmdbBuffer.open(directory.buffer_path(), directory.identity)
+    try:
+        buffer.write(BufferWrite(state=STATE, results={0: pack_row(FIRST_ROW), 7: pack_row(ROW)}))
+    finally:
+        buffer.close()
         directory.close()
     return path
 

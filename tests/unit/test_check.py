@@ -24,23 +24,27 @@ from coterie.actors.raft.log_format import index_key, pack_entries, pack_hard_st
 from coterie.actors.replication.buffer import Remembered, StoredBatch, TopicState
 from coterie.actors.replication.buffer_format import (
     batch_key,
+    block_key,
     order_key,
     pack_applied,
     pack_batch,
     pack_document,
     pack_remembered,
+    pack_state,
     pack_topic,
+    result_key,
 )
+from coterie.proto.command_state import pack_row
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import COMMAND, CONFIGURATION, Configuration, Entry, Server
-from tests.unit.stored import SERVERS, TERM, change, command, fingerprints, make, rows
+from tests.unit.stored import BLOCKS, ROW, SERVERS, STATE, TERM, add_state, change, command, fingerprints, make, rows
 
 Change = Callable[[Path], None]
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("sound") / "n1")
+    return add_state(make(tmp_path_factory.mktemp("sound") / "n1"))
 
 
 @pytest.fixture
@@ -73,6 +77,7 @@ def test_a_whole_directory_is_sound_and_nothing_is_changed(directory: Path) -> N
     )
     assert (seen.log.configuration_index, seen.log.configuration) == (1, SERVERS)
     assert (seen.buffer.applied, seen.buffer.records, seen.buffer.message_ids, seen.buffer.members) == ((35, 4), 28, 6, 0)
+    assert (seen.buffer.state, seen.buffer.results) == (STATE.head, 2)
     assert seen.buffer.topics == {"orders": TopicState(34, 6, 32, 28, seen.buffer.data_bytes)}
 
 
@@ -153,6 +158,22 @@ OTHER = Configuration((Server("n1", "127.0.0.1:9521"), Server("n1", "127.0.0.1:9
         (sealed(pack_applied((35, 3)), "buffer", "meta", b"applied"), "has applied entry 35 of term 3, and the log has that of term 4"),
         (sealed(pack_document(b"x"), "buffer", "meta", b"installed"), "the buffer's the mark of a snapshot"),
         (sealed(pack_document(pack_mark(SnapshotMark(20, 9, 1, SERVERS))), "buffer", "meta", b"installed"), "a snapshot of term 9"),
+        (gone("buffer", "meta", b"state"), "replication buffer: 2 blocks of a handler's state have no head"),
+        (sealed(b"x", "buffer", "meta", b"state"), "the head of the handler's state is damaged"),
+        (gone("buffer", "blocks", block_key(9, 0)), "the handler's state has block 1 of command 9, where 0 of 9 must stand"),
+        (gone("buffer", "blocks", block_key(9, 1)), "bytes, and says 2 of"),
+        (sealed(pack_document(b"x"), "buffer", "blocks", block_key(9, 1)), "block 1 of the handler's state is damaged: handler state: "),
+        (sealed(pack_document(BLOCKS[0]), "buffer", "blocks", block_key(9, 1)), "has the row of command 7 behind that of 7"),
+        (sealed(pack_document(BLOCKS[1]), "buffer", "blocks", block_key(9, 0)), "the handler's state has 2 blocks of"),
+        (
+            lambda path: [sealed(pack_document(BLOCKS[1 - n]), "buffer", "blocks", block_key(9, n))(path) for n in (0, 1)],
+            "block 1 of the handler's state has rows of sessions, behind what the handler gave",
+        ),
+        (sealed(pack_state(STATE.head._replace(index=8)), "buffer", "meta", b"state"), "has block 0 of command 9, where 0 of 8 must stand"),
+        (lambda path: change(path, "buffer", "blocks", b"odd", b"x"), "a block of the handler's state has the key 6f6464"),
+        (sealed(pack_document(pack_row(ROW)), "buffer", "results", result_key(8)), "the row of command 8 says it is of command 7"),
+        (sealed(pack_document(b"x"), "buffer", "results", result_key(7)), "the row of command 7 is damaged: handler state: "),
+        (lambda path: change(path, "buffer", "results", b"odd", b"x"), "a row of the commands' sessions has the key 6f6464"),
         (sealed(b"n7", "raft", "meta", b"node_id"), "raft log: it belongs to node_id 'n7', the directory to 'n1'"),
         (lambda path: (path / "node.json").unlink(), "data directory: node.json is missing"),
         (lambda path: (path / "node.json").write_text("{"), "data directory: node.json is damaged"),
@@ -172,7 +193,7 @@ PARTS = [
     ("raft", "meta"),
     ("raft", "log"),
     ("raft", "configurations"),
-    *(("buffer", table) for table in ("meta", "topics", "batches", "dedupe")),
+    *(("buffer", table) for table in ("meta", "topics", "batches", "dedupe", "blocks", "results")),
 ]
 
 
