@@ -173,8 +173,13 @@ def count_votes(node: Node) -> None:
 
 
 def _log_suffices(node: Node, request: VoteRequest | PreVoteRequest) -> bool:
-    """Its log is at least as up-to-date as ours (Raft paper, 5.4.1)."""
-    return (request.last_term, request.last_index) >= (node.log.last_term, node.log.last_index)
+    """Its log is at least as up-to-date as ours (Raft paper, 5.4.1), and not shorter than what a leader has told this server to be committed.
+
+    Whoever can be elected has that much. Who has less can only win by the votes of servers that have forgotten it: of one that was emptied and taken back under
+    its old name, in the eyes of a candidate whose configuration is from before its removal (the simulator found it).
+    """
+    log = node.log
+    return request.last_index >= node.told_committed and (request.last_term, request.last_index) >= (log.last_term, log.last_index)
 
 
 def _may_stand(node: Node, candidate: Server) -> bool:

@@ -52,6 +52,8 @@ def on_append_request(node: Node, request: AppendRequest) -> AppendResponse | Rp
         node.counters["second_leader_of_term"] += 1
         return RpcError(f"term {node.term} is led by {node.me.id}, which is this server")
     follow(node, request.header, request.term)
+    if request.commit > node.told_committed:
+        node.told_committed = request.commit
     if request.prev_index or request.entries:
         node.leader_reaches = max(request.commit, request.prev_index + len(request.entries or ()))
         if not node.leader_reached:

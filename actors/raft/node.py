@@ -111,6 +111,7 @@ class Node:
         self.commit = 0
         self.leader_reaches = 0  # how far the leader's log goes at least, by its latest request
         self.leader_reached = 0  # the same, when a leader was first heard in this life: what is not above that was before the start
+        self.told_committed = 0  # how much is committed, as a leader has told it; the log here may not have it yet
         self.committed_at = now  # when the commit index last moved
         self.last_contact = now  # of a leader, or of a vote given
         self.leader_seen = now  # when a leader last spoke, or this server led

@@ -118,6 +118,15 @@ def log_not_compared_at_vote() -> Patch:
     return election, "_log_suffices", lambda *_: True
 
 
+def committed_index_not_compared_at_vote() -> Patch:
+    """Votes go to candidates that have less than a leader has told to be committed, by servers that have even less."""
+
+    def suffices(node: Node, request: Any) -> bool:
+        return bool((request.last_term, request.last_index) >= (node.log.last_term, node.log.last_index))
+
+    return election, "_log_suffices", suffices
+
+
 def voted_twice() -> Patch:
     """A second candidate of the same term gets a vote as well."""
     original = election.on_vote_request
@@ -313,6 +322,7 @@ BUGS: dict[str, Callable[[], Patch]] = {
         late_answer_accepted,
         deposed_leader_accepted,
         log_not_compared_at_vote,
+        committed_index_not_compared_at_vote,
         voted_twice,
         configuration_survives_truncation,
         changes_overlap,

@@ -1,14 +1,14 @@
 """Changes of the simulated quorum: learners, promotions, removals, servers that come back, with their log or without; and disks that are lost.
 
 What Raft does not survive is not done to it. A server that is emptied and comes back under its old name keeps its vote, and its removal was committed before
-(a voter that forgets its vote could give it twice). A disk that is lost with everything on it takes the name with it: the old server is removed, and an empty
-one of another name takes its place, as a learner at first. Only one server at a time is replaced, and only while every log agrees on a quorum that
-can do without it.
+(a voter that forgets its vote could give it twice) and is in the log of all who are left (who does not know of it may still be elected by that server, which
+has forgotten what it helped to commit; scenario 69 is what can be done against that). A disk that is lost with everything on it takes the name with it: the
+old server is removed, and an empty one of another name takes its place, as a learner at first. Only one server at a time is replaced, and only while every log
+agrees on a quorum that can do without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from coterie.actors.raft.membership import AddNonvoter, AddVoter, Change, RemoveServer
@@ -54,7 +54,7 @@ class Changes:
             and configuration.is_voter(name)
         ):
             self.replacing = name
-            self._when_committed(index, leader.core.term, kernel.now + 2.0, lambda: self._empty(name))
+            self._when_known(name, index, leader.core.term, kernel.now + 2.0)
 
     def _propose(self, leader: SimNode, change: Change) -> int:
         """The index of the change's entry, 0 when it was refused."""
@@ -76,13 +76,16 @@ class Changes:
                 kernel.seen["voters added back" if isinstance(change, AddVoter) else "voters demoted"] += 1
         return int(index)
 
-    def _when_committed(self, index: int, term: int, deadline: float, then: Callable[[], None]) -> None:
-        if self._world.healing or self._kernel.now > deadline:
+    def _when_known(self, name: str, index: int, term: int, deadline: float) -> None:
+        """When the removal at `index` is committed, and in the log of all the others, the server is emptied. It is left alone when that takes too long."""
+        world = self._world
+        others = [node for node in world.present() if node.id != name]
+        if world.healing or self._kernel.now > deadline:
             self.replacing = None
-        elif self._world.oracle.chosen.get(index, (0, 0))[0] == term:
-            then()
+        elif world.oracle.chosen.get(index, (0, 0))[0] == term and all(node.disk.holds(index, term) for node in others):
+            self._empty(name)
         else:
-            self._kernel.after(0.01, lambda: self._when_committed(index, term, deadline, then))
+            self._kernel.after(0.01, lambda: self._when_known(name, index, term, deadline))
 
     def _empty(self, name: str) -> None:
         """Its removal is committed: the server loses its log, but for its vote, and is added again at once."""
