@@ -2,7 +2,7 @@
 
 What Raft does not survive is not done to it. A server that is emptied and comes back under its old name keeps its vote, and its removal was committed before
 (a voter that forgets its vote could give it twice) and is in the log of all who are left (who does not know of it may still be elected by that server, which
-has forgotten what it helped to commit; scenario 69 is what can be done against that). A disk that is lost with everything on it takes the name with it: the
+has forgotten what it helped to commit; scenario 76 is what can be done against that). A disk that is lost with everything on it takes the name with it: the
 old server is removed, and an empty one of another name takes its place, as a learner at first. Only one server at a time is replaced, and only while every log
 agrees on a quorum that can do without it.
 """
