@@ -145,6 +145,13 @@ class PeersElsewhere:
 
 
 @attrs.define(frozen=True)
+class PeerSeen:
+    """Tell the Raft actor: gossip has news of this server, which lives. What is not connected to it is dialled at once."""
+
+    id: str
+
+
+@attrs.define(frozen=True)
 class PeerView:
     id: str
     address: str

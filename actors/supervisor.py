@@ -55,7 +55,7 @@ from coterie.actors.raft.ready import ElectionStarted
 from coterie.actors.raft_report import GetRaftReport
 from coterie.actors.reference import ClusterRef
 from coterie.actors.requests import Requests
-from coterie.actors.room_messages import Emit, GetMembership, GetRaftView, MembershipEvent, MembershipView, RaftView, SetMeta
+from coterie.actors.room_messages import Emit, GetMembership, GetRaftView, MembershipEvent, MembershipView, PeerSeen, RaftView, SetMeta
 from coterie.actors.routing import Router
 from coterie.actors.status_desk import StatusDesk
 from coterie.actors.topology import Picture
@@ -343,6 +343,8 @@ class ClusterSupervisor(Actor):
         if event is not None and event.member.id != self.config.node_id:
             kind = _MEMBER_EVENTS[event.kind]
             self._emit(kind(time.time(), self._picture.topology.term, event.member.id, event.member.addr), news=event.kind != "update")
+            if kind is MemberJoin:
+                self._need().raft.send(PeerSeen(event.member.id))
         self._look_around()
 
     def _look_around(self) -> None:

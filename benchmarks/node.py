@@ -56,14 +56,12 @@ class Node:
         self.cluster = ClusterSupervisor.start(
             Config(
                 node_id=name,
-                raft_addr=here,
-                mem_bind=here,
                 mgmt_addr=here,
                 grpc_addr=here,
                 seeds_csv=seeds,
                 data_dir=Path(directory) / name,
                 bootstrap=bootstrap,
-                **settings,
+                **{"raft_addr": here, "mem_bind": here, **settings},
             )
         )
         handler = Counting.start()

@@ -27,20 +27,31 @@ class Trio:
         self.options, self.total = options, 0
         self.directory = tempfile.mkdtemp(prefix="publish-")
         self.children: list[common.Child] = []
+        self.addresses: list[dict[str, str]] = []  # of the children
         try:
             self.leader = nodes.Node("n1", self.directory, bootstrap=True, **options.settings)
             for name in NAMES:
                 self.children.append(self.child(name))
             self.leader.lead()
             for name, child in zip(NAMES, self.children, strict=True):
-                self.leader.join(name, json.loads(child.hear())["raft"])
+                self.addresses.append(json.loads(child.hear()))
+                self.leader.join(name, self.addresses[-1]["raft"])
         except BaseException:
             self.__exit__()
             raise
 
-    def child(self, name: str) -> common.Child:
+    def child(self, name: str, where: dict[str, str] | None = None) -> common.Child:
+        """where: its addresses, if it is one that was there before."""
         options = self.options
-        settings = ("--directory", self.directory, "--seeds", self.leader.addresses()["gossip"], "--settings", json.dumps(options.settings))
+        there = {"raft_addr": where["raft"], "mem_bind": where["gossip"]} if where is not None else {}
+        settings = (
+            "--directory",
+            self.directory,
+            "--seeds",
+            self.leader.addresses()["gossip"],
+            "--settings",
+            json.dumps(options.settings | there),
+        )
         load = ("--acks", options.acks, "--profile", options.profile, "--payload", str(options.payload), "--records", str(options.records))
         return common.Child(nodes.MODULE, name, *settings, *load)
 

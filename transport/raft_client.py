@@ -12,7 +12,8 @@ A peer may be known by two addresses, where it was and where it is said to be no
 first. Who answers is checked by the id in the answers, where there is one: another server than `peer` is hung up on, and the other address comes next.
 
 Re-dialling: at once after a connection that had served for a while (a restarted process often listens again already), then with a back-off
-from 50 ms to 1 s that only an answer resets; a listener that accepts and hangs up, or talks nonsense, is therefore met with patience.
+from 50 ms to 1 s that only an answer resets; a listener that accepts and hangs up, or talks nonsense, is therefore met with patience. Who hears by another way that
+the peer is there again says so (`seen`): a pause under way ends then, once, and the next is as long as it would have been.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ class RaftPeer:
         self._session: _Session | None = None
         self._dialling: socket.socket | None = None
         self._closing = threading.Event()
+        self._awake = threading.Event()  # ends a pause
         self._counts = Counters()
         self._complain = Complaints(self._name, self._counts)
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -117,6 +119,11 @@ class RaftPeer:
             self._addresses = (first,)
         else:
             self._addresses = (other,) if instead or other == first else (first, other)
+
+    def seen(self) -> None:
+        """The peer is said to have come back: dial it now, if it is not connected."""
+        if self._session is None:
+            self._awake.set()
 
     def send(self, request: bytes, request_type: type[Request], token: object) -> bool:
         """Sends an encoded request; never blocks. True: the token will be answered once. False: not connected, and the token is forgotten."""
@@ -136,6 +143,7 @@ class RaftPeer:
     def close(self) -> None:
         """Ends the connection and the dialling, answers what is open with None and waits for the thread (unless called from it)."""
         self._closing.set()
+        self._awake.set()
         with self._lock:
             session, dialling = self._session, self._dialling
         for sock in (session.sock if session else None, dialling):
@@ -161,7 +169,8 @@ class RaftPeer:
                         continue
             if session is None or not session.calling.answered or self._another:
                 self._next_address()
-            self._closing.wait(pause * random.uniform(0.75, 1.25))
+            self._awake.wait(pause * random.uniform(0.75, 1.25))
+            self._awake.clear()
             pause = min(pause * 2, most)
 
     def _next_address(self) -> None:

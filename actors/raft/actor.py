@@ -43,6 +43,7 @@ from coterie.actors.room_messages import (
     ChangeQuorum,
     Committed,
     GetRaftView,
+    PeerSeen,
     PeersElsewhere,
     ProposalsFailed,
     Propose,
@@ -234,6 +235,9 @@ class RaftActor(Actor):
         if kind is PeersElsewhere:
             assert self._links is not None
             return self._links.elsewhere(message.addresses)
+        if kind is PeerSeen:
+            assert self._links is not None
+            return self._links.seen(message.id)
         if kind is SetSink:
             return self._set_sink(message.ref)
         if kind is TakeOver:

@@ -73,6 +73,12 @@ class Links:
         for peer, (_, _, link) in self._links.items():
             link.also_at(addresses.get(peer, ""))
 
+    def seen(self, peer: str) -> None:
+        """Gossip says that this peer has come back: it is dialled at once, and not when its back-off is over."""
+        link = self._links.get(peer)
+        if link is not None:
+            link[2].seen()
+
     def where(self, peer: str) -> str:
         """The address at which the peer is reached now; "" when it is not."""
         link = self._links.get(peer)

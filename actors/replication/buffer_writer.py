@@ -199,7 +199,7 @@ class BufferWriter(Actor):
         self._commit(fresh, list(touched))
         self._metrics.buffer_write_seconds(time.monotonic() - started, len(batches))
         positions = {name: (t.first, t.next) for name in touched if (t := self._topics.get(name)) is not None}
-        self._on_stored(Stored(self._applied_stored, positions, size))
+        self._on_stored(Stored(self._applied_stored, positions, size, len(batches)))
 
     def _jump(self, before: list[StoredBatch], batch: StoredBatch, topic: TopicRetention) -> None:
         """A stream goes on behind a gap: what the topic held before it is dropped, so that what is retained has no hole."""

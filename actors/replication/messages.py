@@ -125,12 +125,13 @@ class HandlerPresent:
 
 
 class Stored:
-    """The buffer writer tells: a transaction is done. topics: {topic: (first retained seq, next seq)} of those it changed; size: bytes of batches written."""
+    """The buffer writer tells: a transaction is done. topics: {topic: (first retained seq, next seq)} of those it changed; size, batches: what was
+    written, in bytes and in number."""
 
-    __slots__ = ("applied", "size", "topics")
+    __slots__ = ("applied", "batches", "size", "topics")
 
-    def __init__(self, applied: int, topics: dict[str, tuple[int, int]], size: int) -> None:
-        self.applied, self.topics, self.size = applied, topics, size
+    def __init__(self, applied: int, topics: dict[str, tuple[int, int]], size: int, batches: int = 0) -> None:
+        self.applied, self.topics, self.size, self.batches = applied, topics, size, batches
 
 
 class AcksArrived:

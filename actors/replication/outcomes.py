@@ -1,7 +1,8 @@
 """What the state machine decided, on its way out: to the buffer, to delivery, to who waits for commands, and back to Raft, which hears how far we are.
 
 Raft hands out a window of committed entries before it wants to hear of them; it is told well before that, and not at each commit. When the buffer's writer is more
-than `MOST_UNSTORED` bytes behind, it is told only when the writer has caught up: so a slow disk holds up what is committed, and not this node's memory.
+than `MOST_UNSTORED` bytes or `MOST_BATCHES` batches behind, it is told only when the writer has caught up: so a slow disk holds up what is committed, and not this
+node's memory. And a start with a long log to apply writes transactions of a bounded size, not ever longer ones that take the interpreter from all others.
 
 Runs in the publisher's thread.
 """
@@ -24,6 +25,7 @@ from coterie.actors.tracing import Span
 TELL_ENTRIES: Final = 1024
 TELL_BYTES: Final = 4 << 20
 MOST_UNSTORED: Final = 256 << 20  # bytes
+MOST_BATCHES: Final = 8192  # an entry of a single small record is one, and costs several times its bytes
 
 
 class Outcomes:
@@ -46,7 +48,7 @@ class Outcomes:
         self._metrics = metrics
         self.stored = dict(stored)
         self.known = {topic: next_seq for topic, (_, next_seq) in stored.items()}
-        self._unstored = 0
+        self._unstored = self._unstored_batches = 0
         self._untold_entries = self._untold_bytes = 0
         self._held: int | None = None
         self._counting: list[tuple[int, LightFuture]] = []
@@ -66,12 +68,13 @@ class Outcomes:
         if fresh:
             self._deliver(fresh, COMMANDS_TOPIC in outcome.next_seqs)
             self._unstored += sum(batch.size for batch in fresh)
+            self._unstored_batches += len(fresh)
             for batch in fresh:
                 self._metrics.published(batch.topic, len(batch.records))
             self._moved(outcome.next_seqs)
         if self._counting:
             self._count_commands()
-        if self._unstored > MOST_UNSTORED:
+        if self._writer_is_behind:
             self._held = index
         elif self._untold_entries >= TELL_ENTRIES or self._untold_bytes >= TELL_BYTES:
             self._tell_applied(index)
@@ -83,6 +86,7 @@ class Outcomes:
             for batch in stored:
                 self._metrics.seq(batch.topic, batch.first_seq + batch.count - 1)
             self._unstored += sum(len(batch.data) for batch in stored)
+            self._unstored_batches += len(stored)
             self._writer.send(WriteBatches(stored))
             self._deliver(fresh, any(batch.topic == COMMANDS_TOPIC for batch in fresh))
 
@@ -98,9 +102,14 @@ class Outcomes:
     def was_stored(self, message: Stored) -> None:
         self.stored.update(message.topics)
         self._unstored = max(0, self._unstored - message.size)
-        if self._held is not None and self._unstored <= MOST_UNSTORED:
+        self._unstored_batches = max(0, self._unstored_batches - message.batches)
+        if self._held is not None and not self._writer_is_behind:
             held, self._held = self._held, None
             self._tell_applied(held)
+
+    @property
+    def _writer_is_behind(self) -> bool:
+        return self._unstored > MOST_UNSTORED or self._unstored_batches > MOST_BATCHES
 
     def commands_up_to(self, index: int, reply: LightFuture) -> None:
         """`reply` gets how many commands there are up to entry `index`, once that is applied."""

@@ -9,6 +9,7 @@ from coterie.actors.raft.links import Links
 from coterie.actors.raft.ready import Send, VoteToken
 from coterie.proto.raft_messages import Header, Server, VoteRequest
 from coterie.transport import stream
+from coterie.transport.raft_client import RaftPeer
 from tests.product.wait import wait_for
 
 
@@ -44,5 +45,18 @@ def test_a_server_whose_address_is_none_is_one_that_is_not_reached():
         links.reconcile([Server("n2", "127.0.0.1:3")])
         assert "servers without an address now" not in links.counters()
         assert set(links._links) == {"n2"}
+    finally:
+        links.close()
+
+
+def test_the_link_of_a_peer_that_is_seen_is_the_one_that_dials_at_once(monkeypatch):
+    seen = []
+    monkeypatch.setattr(RaftPeer, "seen", lambda link: seen.append(str(link.address)))
+    links = Links("n1", lambda message: None)
+    try:
+        links.reconcile([Server("n2", "127.0.0.1:1"), Server("n3", "127.0.0.1:2")])
+        for peer in ("n3", "n9"):
+            links.seen(peer)
+        assert seen == ["127.0.0.1:2"]
     finally:
         links.close()

@@ -11,7 +11,7 @@ import pytest
 
 from coterie import ClusterSupervisor, Config, ElectionStart, HandlerActor, Leave, Publish, Read, RegisterHandler, Status, Subscribe, Write
 from coterie.actors.errors import InvalidRequest
-from coterie.actors.room_messages import Emit, Member, MembershipView, RaftView
+from coterie.actors.room_messages import Emit, GetRaftView, Member, MembershipEvent, MembershipView, RaftView
 from tests.product.wait import wait_for
 
 ANY = "127.0.0.1:0"
@@ -115,3 +115,15 @@ def test_one_election_at_the_start_is_one_change_of_the_leader():
     finally:
         node.stop()
     assert [info.id for info in led][:1] == ["n1"]
+
+
+def test_a_server_that_gossip_has_news_of_is_dialled_by_raft_at_once(node, monkeypatch):
+    supervisor, seen = node._actor_weakref(), []
+    links = supervisor._rooms.raft._actor_weakref()._links
+    monkeypatch.setattr(links, "seen", seen.append)
+    for kind in ("failed", "join", "update", "leave"):
+        back = Member(f"n-{kind}", "127.0.0.1:1", {})
+        supervisor.membership_changed(supervisor._picture.membership, MembershipEvent(kind, back))
+    wait_for(lambda: len(seen) >= 2, 10, "Raft has heard of both that live")
+    supervisor._rooms.raft.ask(GetRaftView())
+    assert seen == ["n-join", "n-update"]

@@ -429,6 +429,23 @@ def test_dialling_backs_off(call):
         assert time.monotonic() - started > 0.1
 
 
+def test_a_peer_that_is_said_to_be_back_is_dialled_in_the_midst_of_a_pause(serve, call):
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        caller = call(port, back_off=(600.0, 600.0))
+        eventually(lambda: caller.peer.counters().get("dials failed") == 1, "nobody is there, and it pauses for ten minutes")
+        caller.peer.seen()
+        eventually(lambda: caller.peer.counters().get("dials failed") == 2, "still nobody, and the pause begins again")
+    serve(bind=f"127.0.0.1:{port}")
+    caller.peer.seen()
+    assert caller.sessions.wait(1) == ["connected"]
+    caller.peer.seen()
+    caller.send(vote(1), 1)
+    assert caller.answers.wait(1) == [(1, VoteResponse(YOU, 1, True))]
+    assert caller.peer.counters()["dials"] == 3
+
+
 def test_a_peer_that_may_be_elsewhere_is_dialled_at_both_addresses_in_turn(serve, call):
     server = serve()
     with socket.socket() as unbound:
