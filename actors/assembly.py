@@ -208,7 +208,7 @@ class Rooms:
         config = self.config
         if finish_installation(log, buffer.mark()):
             self._supervisor_log().warning("finished the installation of a snapshot that an earlier life of this node had begun")
-        check_start(log, buffer.load().applied[0])
+        check_start(log, buffer.applied[0])
         self._replication = Replication(
             config.node_id,
             buffer,

@@ -52,8 +52,7 @@ def open_stores(directory: DataDir, buffer_path: Path, opened: Callable[[LmdbLog
     log_salvage.finish(directory.raft_path)
     buffer, fresh = _open_buffer(directory, buffer_path, str(buffer_path) in noted, notes)
     opened(buffer)
-    applied = buffer.load().applied
-    log = _open_log(directory, applied, str(directory.raft_path) in noted, notes)
+    log = _open_log(directory, buffer.applied, str(directory.raft_path) in noted, notes)
     if fresh and log.first_index > 1:
         log.close()
         words = log_salvage.salvage(directory.raft_path, directory.identity, (0, 0), empty=True)

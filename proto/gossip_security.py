@@ -6,20 +6,21 @@ first seals and all are tried in order to open, so that keys can be changed whil
 
 Sealed: version, 12 bytes of nonce, ciphertext, 16 bytes of tag. Version 1 seals the text as it is; version 0, which old nodes send, pads it to
 blocks of 16 first. We seal with version 1 and open both. A Go node dies of a padding longer than the text, and of an empty text on
-a stream; here they are errors.
+a stream; here they are errors. What enciphers is imported with the first key: a node whose gossip is plain starts without it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from coterie.proto.errors import Stranger, WireError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 LABEL_TYPE: Final = 244
 LABEL_MAX: Final = 255
@@ -49,7 +50,7 @@ class Security:
         for position, key in enumerate(self.keys):
             if len(key) not in KEY_SIZES:
                 raise ValueError(f"keys[{position}]: {len(key)} bytes; an AES key has 16, 24 or 32")
-        object.__setattr__(self, "_ciphers", tuple(AESGCM(key) for key in self.keys))
+        object.__setattr__(self, "_ciphers", _ciphers(self.keys) if self.keys else ())
 
     @property
     def encrypts(self) -> bool:
@@ -82,6 +83,8 @@ class Security:
             raise Stranger("no key", f"encryption: version {sealed[0]} is not known; a plain message where only encrypted ones are taken?")
         if len(sealed) < OVERHEAD:
             raise Stranger("no key", f"encryption: {len(sealed)} bytes are too few, {OVERHEAD} at least; a plain message?")
+        from cryptography.exceptions import InvalidTag
+
         nonce, ciphertext = sealed[1 : 1 + NONCE_SIZE], sealed[1 + NONCE_SIZE :]
         for cipher in self._ciphers:
             try:
@@ -92,6 +95,12 @@ class Security:
         raise Stranger(
             "wrong key", f"encryption: none of {len(self._ciphers)} keys fits (no or another key, another label, or altered bytes)"
         )
+
+
+def _ciphers(keys: tuple[bytes, ...]) -> tuple[AESGCM, ...]:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return tuple(map(AESGCM, keys))
 
 
 # Who neither labels nor encrypts.

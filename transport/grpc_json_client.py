@@ -2,7 +2,8 @@
 
 This is what `grpc_client` cannot do. gRPC's core writes the content type itself, always `application/grpc`, whatever metadata a caller gives (tried), and a Go
 server takes that for protobuf unless it forces its codec on every call, as go-cluster does today. grpclib, a gRPC in Python over h2, lets a codec name its
-subtype. It is asyncio: one thread with an event loop, started with the first call, so a cluster without Go leaders has neither thread nor connection of this kind.
+subtype. It is asyncio: one thread with an event loop, started with the first call, so a cluster without Go leaders has neither thread nor connection of this kind;
+nor does it import grpclib, which is done in that thread (`grpc_json_channel`).
 
 The rules are those of `grpc_client`: nothing blocks the caller, answers come by callback, bodies are bytes, and `Answer.sent` is False only when the request
 certainly did not leave: the connection was not made.
@@ -15,17 +16,15 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
-
-from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
-from grpclib.config import Configuration
-from grpclib.encoding.base import CodecBase
-from grpclib.exceptions import GRPCError, StreamTerminatedError
+from typing import TYPE_CHECKING, Any, Final
 
 from coterie.transport.addresses import parse_address
 from coterie.transport.errors import AddressError
 from coterie.transport.grpc_client import Answer, ChannelObserver
 from coterie.transport.tls import Tls, TlsState
+
+if TYPE_CHECKING:
+    from grpclib.client import Channel
 
 __all__ = ["JsonChannels", "JsonStream"]
 
@@ -36,18 +35,6 @@ JOIN_TIMEOUT: Final = 2.0
 _CANCELLED: Final = Answer(
     None, "CANCELLED", "this node is stopping, or the stream was closed; what was under way may have arrived", {}, sent=True
 )
-
-
-class _Bodies(CodecBase):
-    """Bytes as they are, called JSON on the wire."""
-
-    __content_subtype__ = "json"
-
-    def encode(self, message: Any, message_type: Any) -> bytes:
-        return bytes(message)
-
-    def decode(self, data: bytes, message_type: Any) -> Any:
-        return bytes(data)
 
 
 class _Peer:
@@ -91,6 +78,8 @@ class JsonChannels:
         """One unary call. `on_done` gets its Answer exactly once, from the loop's thread or, when this is closed, from the caller's; it must not block."""
 
         async def work(peer: _Peer) -> bytes:
+            from coterie.transport.grpc_json_channel import UnaryUnaryMethod
+
             reply: bytes = await UnaryUnaryMethod(peer.channel, method, bytes, bytes)(request, timeout=timeout)
             return reply
 
@@ -105,6 +94,8 @@ class JsonChannels:
         started: list[asyncio.Task[Any]] = []
 
         async def work(peer: _Peer) -> bytes:
+            from coterie.transport.grpc_json_channel import UnaryStreamMethod
+
             started.append(_current())
             if closed.is_set():
                 return b""
@@ -150,6 +141,8 @@ class JsonChannels:
     # -- in the loop's thread -------------------------------------------------------------------------------------------------
 
     async def _answered(self, address: str, work: Callable[[_Peer], Coroutine[Any, Any, bytes]]) -> Answer:
+        from coterie.transport.grpc_json_channel import GRPCError, StreamTerminatedError
+
         peer = None
         try:
             peer = self._take(address)
@@ -189,11 +182,10 @@ class JsonChannels:
 
     def _dial(self, address: str) -> _Peer:
         """Raises AddressError."""
-        where, tls = parse_address(address), self._tls
-        if tls is None:
-            return _Peer(Channel(where.host, where.port, codec=_Bodies()), None)
-        state, name = tls.state, Configuration(ssl_target_name_override=tls.settings.server_name or None)
-        return _Peer(Channel(where.host, where.port, codec=_Bodies(), ssl=tls.client_of_grpc(), config=name), state)
+        from coterie.transport.grpc_json_channel import dial
+
+        state = self._tls.state if self._tls is not None else None
+        return _Peer(dial(parse_address(address), self._tls), state)
 
     async def _evict(self) -> Answer:
         now = self._clock()

@@ -146,6 +146,11 @@ class Gap(KeyError):
 class ReplicationBuffer(Protocol):
     """One thread writes; any thread may read."""
 
+    @property
+    def applied(self) -> tuple[int, int]:
+        """That of `load()`, without reading anything."""
+        ...
+
     def load(self) -> BufferState: ...
 
     def state(self, topic: str) -> TopicState:

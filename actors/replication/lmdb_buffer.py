@@ -135,6 +135,10 @@ class LmdbBuffer:
             raise
         return buffer
 
+    @property
+    def applied(self) -> tuple[int, int]:
+        return self._mirror.applied
+
     def load(self) -> BufferState:
         with self.frozen() as frozen:
             return frozen.state

@@ -45,6 +45,10 @@ class MemoryBuffer:
         self._window: OrderedDict[bytes, Remembered] = OrderedDict()  # its front is taken off in constant time
         self._lock = threading.Lock()
 
+    @property
+    def applied(self) -> tuple[int, int]:
+        return self._applied
+
     def load(self) -> BufferState:
         with self._lock:
             return self._all()

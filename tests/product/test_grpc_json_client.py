@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry
 
 from coterie.actors.observability.metrics import ChannelMetrics
 from coterie.transport.grpc_client import Answer, ChannelPool
-from coterie.transport.grpc_json_client import JsonChannels, _Bodies
+from coterie.transport.grpc_json_channel import Bodies
+from coterie.transport.grpc_json_client import JsonChannels
 from coterie.transport.grpc_server import GrpcServer, Method
 
 PATIENCE = 20.0
@@ -42,7 +43,7 @@ class Peer:
 
     async def serve(self) -> None:
         self.over = asyncio.Event()
-        server = Server([self], codec=_Bodies())
+        server = Server([self], codec=Bodies())
         await server.start("127.0.0.1", 0)
         self.address = f"127.0.0.1:{server._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr, attr-defined]
         self.ready.set()

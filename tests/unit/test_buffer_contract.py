@@ -39,6 +39,7 @@ def starts(batches: list[StoredBatch]) -> list[int]:
 def test_an_empty_buffer_knows_nothing(buffer: ReplicationBuffer) -> None:
     state = buffer.load()
     assert (dict(state.topics), state.applied, state.dedupe) == ({}, (0, 0), ())
+    assert buffer.applied == (0, 0)
     assert buffer.read("t", 1, MUCH, 10) == []
 
 
@@ -174,3 +175,4 @@ def test_all_of_a_write_is_seen_together(buffer: ReplicationBuffer) -> None:
     state = buffer.load()
     assert state.topics == {"t": TopicState(next_seq=3, first_seq=1, cursor=2, batches=1, size=10)}
     assert (state.applied, state.dedupe) == ((9, 4), (ADD,))
+    assert buffer.applied == (9, 4)

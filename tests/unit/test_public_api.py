@@ -50,6 +50,12 @@ def test_importing_costs_nothing() -> None:
     assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0
 
 
+def test_a_node_without_tls_and_without_go_leaders_starts_without_what_these_need() -> None:
+    script = "import coterie.actors.supervisor, sys; print(*{'cryptography', 'grpclib', 'h2'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], timeout=120, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []
+
+
 @pytest.mark.parametrize("name", ERRORS)
 def test_every_error_is_a_coterie_error_with_words(name: str) -> None:
     error = getattr(coterie, name)

@@ -11,6 +11,7 @@ import pytest
 
 from coterie import ClusterSupervisor, Config, ElectionStart, HandlerActor, Leave, Publish, Read, RegisterHandler, Status, Subscribe, Write
 from coterie.actors.errors import InvalidRequest
+from coterie.actors.replication.lmdb_buffer import LmdbBuffer
 from coterie.actors.room_messages import Emit, GetRaftView, Member, MembershipEvent, MembershipView, RaftView
 from tests.product.wait import wait_for
 
@@ -127,3 +128,12 @@ def test_a_server_that_gossip_has_news_of_is_dialled_by_raft_at_once(node, monke
     wait_for(lambda: len(seen) >= 2, 10, "Raft has heard of both that live")
     supervisor._rooms.raft.ask(GetRaftView())
     assert seen == ["n-join", "n-update"]
+
+
+def test_a_start_reads_the_buffers_window_of_ids_twice_when_it_opens_and_when_the_state_machine_is_made(tmp_path, monkeypatch):
+    read, read_all_of = [], LmdbBuffer._read_all_of
+    monkeypatch.setattr(LmdbBuffer, "_read_all_of", lambda buffer, transaction: read.append(1) or read_all_of(buffer, transaction))
+    ClusterSupervisor.start(config(data_dir=tmp_path)).stop()
+    read.clear()
+    ClusterSupervisor.start(config(data_dir=tmp_path)).stop()
+    assert len(read) == 2
