@@ -47,6 +47,7 @@ from coterie.actors.replication.publisher import Limits
 from coterie.actors.replication.room import Replication
 from coterie.actors.room_messages import Emit, GetMembership, GetRaftView, LeaveGossip, MembershipEvent, MembershipView, RaftView, Topology
 from coterie.actors.state_fetch import StateFetch
+from coterie.actors.state_of_others import StateForOthers, StateOfOthers
 from coterie.actors.storage import note_damage, open_stores
 from coterie.actors.topology import META_CLUSTER, META_LEADS, META_RAFT, NO_CLUSTER, SOME_CLUSTER, own_meta
 from coterie.actors.wires import Wires
@@ -102,7 +103,7 @@ class Rooms:
         if Callbacks.wanted(config):
             callbacks = self._serving["callbacks"] = self._start_application(Callbacks, config, self._on_crash)
             self.events.ask(Subscribe(listener=callbacks, capacity=1 << 20))
-        self._open_management()
+        self._open_management(log, buffer)
         try:
             check_bind(config.mem_bind)  # gossip tells Raft's address and opens after it, but Raft must not begin to lead for nothing
         except (BindError, AddressError) as error:
@@ -159,7 +160,7 @@ class Rooms:
             )
         directory.close()
 
-    def _open_management(self) -> None:
+    def _open_management(self, log: RaftLog, buffer: ReplicationBuffer) -> None:
         config, supervisor = self.config, self._supervisor
         pool = ChannelPool(config.node_id, observer=self.metrics.channels, tls=self.tls)
         self._closing.append(pool.close)
@@ -184,7 +185,7 @@ class Rooms:
             ManagementServer,
             settings,
             service,
-            self.wires.ports(self._publishing),
+            self.wires.ports(self._publishing, StateForOthers(config.node_id, log, buffer, self._ask_publisher)),
             pool,
             self.wires.replication_ports(self._publishing),
             self.health,
@@ -199,6 +200,12 @@ class Rooms:
     def _publishing(self) -> Replication | None:
         """The replication room once it runs."""
         return self._replication if hasattr(self, "publisher") else None
+
+    def _ask_publisher(self, question: Any) -> LightFuture | None:
+        if self._publishing() is None:
+            return None
+        asked: LightFuture = self.publisher.ask(question, block=False)
+        return asked
 
     def _condition(self) -> Condition:
         actor = self._supervisor._actor_weakref()
@@ -258,6 +265,7 @@ class Rooms:
             tls=self.tls,
             observe=self._raft_changed,
             on_stored=self.metrics.fsync_seconds if self.stores else None,
+            ask_others=StateOfOthers(config.node_id, self.client, lambda: self.wires.topology, self._snapshots),
             on_crash=self._on_crash,
         )
         actor: Any = self.raft._actor_weakref()

@@ -336,8 +336,8 @@ class ClusterStatus:
 
 
 class Condition(NamedTuple):
-    """How a node is. state: starting, running, stalled (its disk does not answer), failed (it serves no more, and only a new start helps) or stopping.
-    reason: of all but running."""
+    """How a node is. state: starting, running, stalled (its disk does not answer), waiting (for a state that its leader cannot
+    tell), failed (it serves no more, and only a new start helps) or stopping. reason: of all but running."""
 
     state: str
     reason: str = ""
@@ -407,11 +407,16 @@ class EventsMissed(Event):
 
 @attrs.define(frozen=True)
 class ReplicationGap(Event):
-    """Records first_missing..last_missing of `topic` were trimmed before this node could have them; they will not be delivered here."""
+    """Records first_missing..last_missing of `topic` were trimmed before this node could have them; they will not be delivered here.
+
+    With `topic` "": what the entries first_index..last_index of the Raft log held, of whatever topic, is not known here and has no numbers: a Go leader had
+    compacted them, its snapshot tells only the roster, and there was no other node of ours to tell the rest. Both are 0 otherwise."""
 
     topic: str = ""
     first_missing: int = 0
     last_missing: int = 0
+    first_index: int = 0
+    last_index: int = 0
 
 
 @attrs.define(frozen=True)

@@ -99,6 +99,85 @@ class InstallSnapshot:
 
 
 @attrs.define(frozen=True)
+class InstallRoster:
+    """Ask the publisher: `document`, the snapshot of a go-cluster node that ends with the entry (index, term), takes the place of the roster, and the topics go on
+    where they are: of what the entries behind the applied one held, only the roster is known, and delivery is told that. after: what must be applied before, since
+    the log here still has it. mark, and the answer, as of `InstallSnapshot`."""
+
+    document: bytes
+    index: int
+    term: int
+    mark: bytes
+    after: int
+
+
+# -- a snapshot that tells only the roster: what others of ours know beside it ---------------------------------------------------
+
+
+@attrs.define(frozen=True)
+class RosterSnapshot:
+    """`sender`, a leader of go-cluster, says: up to the entry (index, term) the roster is `document`, and these are the servers."""
+
+    sender: str
+    index: int
+    term: int
+    servers: tuple[str, ...]
+    document: bytes
+
+
+@attrs.define(frozen=True)
+class StateFound:
+    """Another node of ours has the state as of the entry (index, term): `content`, as of `InstallSnapshot`, and the configuration there, encoded."""
+
+    node: str
+    content: IO[bytes]
+    index: int
+    term: int
+    configuration_index: int
+    configuration: bytes
+
+
+@attrs.define(frozen=True)
+class NobodyNumbers:
+    """No other node of ours has ever had a log or records: what the snapshot does not tell nobody here can tell."""
+
+
+@attrs.define(frozen=True)
+class NoState:
+    """Nobody gave it, for now; `reason` says why. waits: it is worth waiting for; otherwise the snapshot cannot be used."""
+
+    reason: str
+    waits: bool = True
+
+
+@attrs.define(frozen=True)
+class StateReach:
+    """How far a node's own state goes. empty: it has neither a log nor records, and so has numbered nothing."""
+
+    applied: int
+    empty: bool
+
+
+class StateEnd(NamedTuple):
+    """Of a state that comes from another node: the entry (index, term) that it ends with, the configuration there, encoded, and how many bytes it has."""
+
+    index: int  # type: ignore[assignment]  # tuple.index() is never wanted here
+    term: int
+    configuration_index: int
+    configuration: bytes
+    size: int
+
+
+@attrs.define(frozen=True)
+class WholeState:
+    """A node's state, and the configuration (encoded, with the index of its entry) where it ends."""
+
+    snapshot: Snapshot
+    configuration_index: int
+    configuration: bytes
+
+
+@attrs.define(frozen=True)
 class MakeDurable:
     """Ask the publisher. -> the index up to which the state machine is sure to survive a failure of power."""
 
@@ -178,6 +257,7 @@ class RaftView:
     servers: tuple[PeerView, ...] = ()
     in_doubt: bool = False  # its log has lost entries: it does not vote until it has caught up
     configuration_is_news: bool = True  # `servers` became so while this node ran, which it may also hear of from before its start
+    waits_for: str = ""  # a state that a Go leader's snapshot does not tell, and who has it; "" where it waits for none
     counters: dict[str, int] = attrs.field(factory=dict)
 
 
@@ -278,6 +358,7 @@ class Topology:
     (live members only); in_quorum: this node is in the Raft configuration, so committed entries reach it by Raft and not over a stream. foreign: live members that
     are nodes of go-cluster: their metadata has a management address, and none for gRPC.
     voters: how the servers of the quorum should stand in the roster; meta None: gossip does not know it now, and addr is its Raft address.
+    makes: of every member that gossip knows and that has not left, dead or alive, whether it is one of ours (True) or of go-cluster.
     """
 
     term: int = 0
@@ -290,6 +371,7 @@ class Topology:
     silent: frozenset[str] = frozenset()  # what the leader's Raft hears nothing from, long before gossip gives it up
     foreign: frozenset[str] = frozenset()
     voters: tuple[RosterMember, ...] = ()
+    makes: dict[str, bool] = attrs.field(factory=dict)
 
     @property
     def foreign_leader(self) -> str:

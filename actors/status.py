@@ -166,6 +166,8 @@ def _warnings(raft: RaftView, voters: list[PeerView], living: list[str], needed:
             "the Raft log of this node was damaged and has lost entries: it does not vote until it has caught up with a leader; if no leader is found since a "
             "quorum is in this state, see clusterctl check and clusterctl recover"
         )
+    if raft.waits_for:
+        said.append(raft.waits_for)
     for row in rows:
         if row.state == "failed" and row.suffrage == "none":
             said.append(f"member {row.id} at {row.addr} failed")

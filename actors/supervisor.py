@@ -177,6 +177,8 @@ class ClusterSupervisor(Actor):
             return Condition("failed", str(fatal))
         if self._stalled:
             return Condition("stalled", self._stalled)
+        if waits_for := self._picture.raft.waits_for:
+            return Condition("waiting", waits_for)
         return Condition("running") if self.started.done else Condition("starting", "this node is starting")
 
     # -- inbox ----------------------------------------------------------------------------------------------------------------
@@ -311,6 +313,7 @@ class ClusterSupervisor(Actor):
 
     def _raft_changed(self, view: RaftView, events: list[Any]) -> None:
         self._picture.raft = view
+        self._need().health.waits(bool(view.waits_for))
         self._tell_metrics(lambda desk: desk.raft(view))
         for event in events:
             if isinstance(event, ElectionStarted):

@@ -59,6 +59,7 @@ def topology(me: str, raft: RaftView, membership: MembershipView, told: tuple[in
         silent=raft.silent,
         foreign=frozenset(name for name, meta in live.items() if is_foreign(meta)),
         voters=tuple(_voter(server, membership) for server in raft.servers if server.suffrage == "voter"),
+        makes={m.id: META_GRPC in m.meta for m in membership.members if m.state != "left" and (META_GRPC in m.meta or is_foreign(m.meta))},
     )
 
 

@@ -21,6 +21,7 @@ from coterie.actors.replication.messages import AcksArrived, ForwardedBatch, Ses
 from coterie.actors.replication.room import Replication
 from coterie.actors.replication.subscriptions import Subscriptions
 from coterie.actors.room_messages import Topology
+from coterie.actors.state_of_others import StateForOthers
 
 SHARE_PAUSE: Final = 0.5  # seconds
 TELL_TIMEOUT: Final = 2.0  # seconds
@@ -103,8 +104,8 @@ class Wires:
 
     # -- what comes in --------------------------------------------------------------------------------------------------------
 
-    def ports(self, room: Callable[[], Replication | None]) -> NodePorts:
-        """For the node service. `room` is None until the replication room runs: then everything is refused with NotLeader."""
+    def ports(self, room: Callable[[], Replication | None], states: StateForOthers) -> NodePorts:
+        """For the node service. `room` is None until the replication room runs: then everything is refused with NotLeader. states: this node's, for others."""
 
         def forwarded(session: Any, forward_id: int, data: bytes, reply: Callable[..., None], trace: str) -> None:
             there = room()
@@ -136,7 +137,7 @@ class Wires:
             there = room()
             return there.handler_state(at_least) if there is not None else None
 
-        return NodePorts(forwarded, session_closed, acks, follow, read_from, state)
+        return NodePorts(forwarded, session_closed, acks, follow, read_from, state, states.reach, states.whole)
 
     def replication_ports(self, room: Callable[[], Replication | None]) -> ReplicationPorts:
         """For `cluster.v1.Replication`; `room` as for `ports`."""

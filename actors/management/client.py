@@ -22,7 +22,7 @@ from coterie.actors.management.grpc_api import FORWARDED
 from coterie.actors.management.node_api import Batch
 from coterie.actors.management.requests import parse_status
 from coterie.actors.messages import Joined, Left, Published
-from coterie.actors.room_messages import ReadFrom
+from coterie.actors.room_messages import ReadFrom, StateEnd, StateReach
 from coterie.actors.tracing import SpanContext, headers_of
 from coterie.proto import cluster_json
 from coterie.proto.errors import WireError
@@ -194,6 +194,28 @@ class NodeClient:
 
         first = node.HandlerStateRequest(at_least=at_least).SerializeToString()
         return _opened(self._pool.stream(address, _NODE + "HandlerState", message, ended, first, self._metadata))
+
+    def state(
+        self, address: str, at_least: int, on_part: Callable[[StateReach | StateEnd | bytes], None], on_closed: OnClosed
+    ) -> ClientStream:
+        """Receive the other node's whole state: on_part(how far it goes), and where that is far enough on_part(its end), then on_part(piece) for each.
+        on_closed(None): that was all."""
+
+        def message(body: bytes) -> None:
+            part = node.StatePart.FromString(body)
+            if part.HasField("reach"):
+                on_part(StateReach(part.reach.applied, part.reach.empty))
+            elif part.HasField("end"):
+                end = part.end
+                on_part(StateEnd(end.index, end.term, end.configuration_index, end.configuration, end.size))
+            else:
+                on_part(part.piece)
+
+        def ended(answer: Answer) -> None:
+            on_closed(_ended(answer, address))
+
+        first = node.StateRequest(node_id=self._node_id, at_least=at_least).SerializeToString()
+        return _opened(self._pool.stream(address, _NODE + "State", message, ended, first, self._metadata))
 
 
 class ForwardLink:

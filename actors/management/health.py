@@ -5,7 +5,7 @@ What is served is known when the node opens, how it stands is told by the wiring
 | service | SERVING while |
 |---|---|
 | "" (the node as a whole), `coterie.v1.Node`, reflection, health | the node lives; not after it has failed closed |
-| `cluster.v1.Management` | it also knows a leader and its disk answers, so that what is asked of it can be carried out (as `/readyz`) |
+| `cluster.v1.Management` | it also knows a leader, its disk answers and it waits for no state, so that what is asked of it can be carried out (as `/readyz`) |
 | `cluster.v1.Replication` | it leads: only the leader has subscribers |
 
 So a probe that restarts what is not SERVING asks for "", one that takes a node out of a load balancer asks for `cluster.v1.Management`, and a client that looks for
@@ -40,7 +40,7 @@ class HealthBoard:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._known: frozenset[str] = frozenset(("",))
-        self._leader_known = self._leads = self._failed = self._stalled = False
+        self._leader_known = self._leads = self._failed = self._stalled = self._waits = False
 
     def serves(self, services: Iterable[str]) -> None:
         with self._changed:
@@ -64,12 +64,18 @@ class HealthBoard:
             self._stalled = stalled
             self._changed.notify_all()
 
+    def waits(self, waits: bool) -> None:
+        """For a state that its leader, of go-cluster, cannot tell."""
+        with self._changed:
+            self._waits = waits
+            self._changed.notify_all()
+
     def status(self, service: str) -> int:
         if service not in self._known:
             return SERVICE_UNKNOWN
         well = not self._failed
         if service == MANAGEMENT:
-            well = well and self._leader_known and not self._stalled
+            well = well and self._leader_known and not self._stalled and not self._waits
         elif service == REPLICATION:
             well = well and self._leads and not self._stalled
         return SERVING if well else NOT_SERVING

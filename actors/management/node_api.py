@@ -27,6 +27,8 @@ from coterie.transport.grpc_server import Call, Method
 __all__ = ["Batch", "FollowSource", "ForwardSession", "NodePorts", "node_service"]
 
 READ_PATIENCE: Final = 10.0  # seconds, for a caller that names no deadline
+STATE_PATIENCE: Final = 600.0  # seconds for the state machine to write all of its state
+PIECE: Final = 256 << 10  # bytes
 FOLLOW_PAUSE: Final = 1.0  # how long a stream without news waits before it looks whether its peer is still there
 
 Reply = Callable[[int, bytes | None, Exception | None], None]
@@ -53,6 +55,7 @@ class NodePorts:
     session_closed(session): nobody hears its answers any more. acks(node_id, {topic: seq}, announce): a member's acknowledgements.
     read_from(by lease): from where on a node's own handler may answer, by this node as the leader: a future of a ReadFrom, or of NotLeader.
     follow(node_id, {topic: next seq}): where the batches for that member come from; raises a CoterieError when this node cannot serve it.
+    reach(): how far the state of this node goes, on its disk: a future of a StateReach. whole(): all of it: a future of a WholeState.
     state(at_least): the snapshot of the handler's state that this node keeps, when it goes up to that command; its blocks end early when another takes its place.
     """
 
@@ -62,6 +65,8 @@ class NodePorts:
     follow: Callable[[str, dict[str, int]], FollowSource]
     read_from: Callable[[bool], LightFuture] = lambda lease: refused(NotLeader())
     state: Callable[[int], State | None] = lambda at_least: None
+    reach: Callable[[], LightFuture] = lambda: refused(NotLeader())
+    whole: Callable[[], LightFuture] = lambda: refused(NotLeader())
 
 
 def refused(error: CoterieError) -> LightFuture:
@@ -118,6 +123,7 @@ def node_service(service: ClusterService, ports: NodePorts) -> Mapping[str, Mapp
             "Acks": Method("client_stream", api.acks),
             "Follow": Method("server_stream", api.follow),
             "HandlerState": Method("server_stream", api.handler_state),
+            "State": Method("server_stream", api.state),
         }
     }
 
@@ -215,3 +221,26 @@ class _Node:
             if call.over:
                 return
             yield node.HandlerStatePart(block=block).SerializeToString()
+
+    def state(self, body: bytes, call: Call) -> Iterator[bytes]:
+        try:
+            at_least = decode(node.StateRequest, body).at_least
+            reach = settled(self._ports.reach(), call, READ_PATIENCE)
+            yield node.StatePart(reach=node.StateReach(applied=reach.applied, empty=reach.empty)).SerializeToString()
+            if reach.applied < at_least:
+                return
+            whole = settled(self._ports.whole(), call, STATE_PATIENCE)
+        except CoterieError as error:
+            raise refusal(error) from error
+        taken = whole.snapshot
+        with taken.content:
+            end = node.StateEnd(
+                index=taken.index,
+                term=taken.term,
+                configuration_index=whole.configuration_index,
+                configuration=whole.configuration,
+                size=taken.size,
+            )
+            yield node.StatePart(end=end).SerializeToString()
+            while not call.over and (piece := taken.content.read(PIECE)):
+                yield node.StatePart(piece=piece).SerializeToString()

@@ -27,6 +27,7 @@ from coterie.actors.raft import refusals
 from coterie.actors.raft.changes import QuorumChange
 from coterie.actors.raft.core import RaftCore
 from coterie.actors.raft.decisions import Decisions, not_leader
+from coterie.actors.raft.foreign_snapshots import AskOthers
 from coterie.actors.raft.links import CONNECTED, DISCONNECTED, RESPONSE, Links
 from coterie.actors.raft.log import RaftLog
 from coterie.actors.raft.node import Role
@@ -83,6 +84,7 @@ class RaftActor(Actor):
     committed.
     observe(view, events): called in this thread when role, term, leader or configuration changed; must not block. `events` are the core's.
     snapshots: where snapshots that come in are kept until they are installed; None: the system's place for temporary files.
+    ask_others: what other nodes of ours know beyond the snapshot of a Go leader; None: such snapshots are refused.
     on_stored(seconds): called in this thread after each transaction of the log, with the time it took; must not block.
     Start-up errors (a port in use, a damaged log) go to `started`, a future that resolves with the advertised address.
     """
@@ -104,6 +106,7 @@ class RaftActor(Actor):
         on_stored: Callable[[float], object] | None = None,
         on_crash: Callable[[Crash], None] | None = None,
         snapshots: Path | None = None,
+        ask_others: AskOthers | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__(node_id, on_crash)
@@ -120,10 +123,11 @@ class RaftActor(Actor):
         self._counts: dict[str, int] = {"elections": 0, "leaderships": 0, "take-overs": 0, "proposals refused": 0}
         self._told_serving = False
         self._told_silent: frozenset[str] = frozenset()
+        self._told_waits = ""
         self._look_for_silent = False
         self._server: RaftServer | None = None
         self._links: Links | None = None
-        self._desk = SnapshotDesk(node_id, log, settings, snapshots, self._ask_sink, self._post, self.log, tls)
+        self._desk = SnapshotDesk(node_id, log, settings, snapshots, self._ask_sink, self._post, self.log, tls, ask_others)
 
     # -- start and stop -------------------------------------------------------------------------------------------------------
 
@@ -332,7 +336,7 @@ class RaftActor(Actor):
         if self._look_for_silent:
             self._look_for_silent = False
             silent = self.core.silent(time.monotonic())
-        if self.core.serving is not self._told_serving or silent != self._told_silent:
+        if self.core.serving is not self._told_serving or silent != self._told_silent or self._desk.waits_for != self._told_waits:
             self._tell([])  # it begins to serve with a commit, and a peer falls silent with time: neither is an event of the core
         self.wake_at(deadline)
 
@@ -455,7 +459,7 @@ class RaftActor(Actor):
     def _tell(self, events: list[Any]) -> None:
         self._told_serving = self.core.serving
         view = self.view()
-        self._told_silent = view.silent
+        self._told_silent, self._told_waits = view.silent, view.waits_for
         if self._observe is not None:
             self._observe(view, events)
 
@@ -483,4 +487,4 @@ class RaftActor(Actor):
         counters.update({f"raft server: {reason}": count for reason, count in self._server.counters().items()})
         counters.update(self._desk.counters())
         counters.update({f"raft links: {reason}": count for reason, count in self._links.counters().items()})
-        return raft_view(self.core, self._id, time.monotonic(), counters, self._links.where)
+        return raft_view(self.core, self._id, time.monotonic(), counters, self._links.where, self._desk.waits_for)

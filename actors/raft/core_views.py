@@ -53,6 +53,10 @@ class CoreViews:
     def last_index(self) -> int:
         return self._node.log.last_index
 
+    def has_entry(self, index: int, term: int) -> bool:
+        """Is that entry in the log, or the one that it begins behind?"""
+        return self._node.log.matches(index, term)
+
     @property
     def last_term(self) -> int:
         return self._node.log.last_term

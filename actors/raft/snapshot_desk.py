@@ -1,6 +1,7 @@
 """Where the Raft actor has its snapshots and its compaction done: an object that works in the actor's thread, between the core, the log and the state machine.
 
-- A snapshot that comes in is kept (`shipping.Incoming`), given to the state machine, and only then told to the core: `snapshots` says why in this order.
+- A snapshot that comes in is kept (`shipping.Incoming`), given to the state machine, and only then told to the core: `snapshots` says why in this order. One of a Go
+  leader tells too little for that: `foreign_snapshots`.
 - A follower that needs one gets it (`shipping.Outgoing`).
 - The log is compacted (`compaction`) when the state machine has said how much of it is sure to survive. Each step is one transaction, with a pause after it, so that
   appends are not held up. While a snapshot is on its way nothing goes: what follows it must still be there when it is installed (consul 9609).
@@ -19,13 +20,14 @@ from coterie.actors.errors import CoterieError
 from coterie.actors.future import LightFuture
 from coterie.actors.raft.compaction import MARKS_OF_AGE, Compaction
 from coterie.actors.raft.core import RaftCore
+from coterie.actors.raft.foreign_snapshots import AskOthers, ForeignSnapshots
 from coterie.actors.raft.log import RaftLog, SnapshotMark
 from coterie.actors.raft.log_format import pack_mark
 from coterie.actors.raft.ready import Ready, SnapshotToken
 from coterie.actors.raft.settings import Settings
 from coterie.actors.raft.shipping import Incoming, Outgoing
 from coterie.actors.raft.snapshots import mark_of
-from coterie.actors.room_messages import InstallSnapshot, MakeDurable
+from coterie.actors.room_messages import InstallRoster, InstallSnapshot, MakeDurable
 from coterie.proto.raft_messages import GO_SNAPSHOT, Header, Request, Response, RpcError, SnapshotRequest
 from coterie.proto.raft_stream import SnapshotData
 from coterie.transport.limits import Complaints, Counters
@@ -41,6 +43,7 @@ ARRIVED: Final = "snapshot arrived"
 INSTALLED: Final = "snapshot installed"
 SENT: Final = "snapshot sent"
 DURABLE: Final = "durable"
+OTHERS_ASKED: Final = "others asked"
 
 
 class SnapshotDesk:
@@ -54,10 +57,14 @@ class SnapshotDesk:
         post: Callable[[tuple[Any, ...]], object],
         notes: Log,
         tls: Tls | None,
+        ask_others: AskOthers | None = None,
     ) -> None:
         self._log, self._ask, self._post, self._notes = log, ask, post, notes
         self._counts = Counters()
-        self._complain = Complaints(f"{name}/raft", self._counts)
+        complain = Complaints(f"{name}/raft", self._counts)
+        self._foreign = ForeignSnapshots(
+            lambda: self.core, ask_others, self._install, lambda *what: post((OTHERS_ASKED, *what)), complain, notes
+        )
         self._compaction = Compaction(
             settings.trailing_entries, settings.trailing_bytes, log.first_index, log.last_index, settings.trailing_age
         )
@@ -72,8 +79,14 @@ class SnapshotDesk:
             INSTALLED: self._installed,
             SENT: self._sent,
             DURABLE: self._durable,
+            OTHERS_ASKED: self._foreign.answered,
         }
         self.core: RaftCore
+
+    @property
+    def waits_for(self) -> str:
+        """As in `RaftView`."""
+        return self._foreign.waits_for
 
     # -- in the transport's threads -------------------------------------------------------------------------------------------
 
@@ -81,10 +94,6 @@ class SnapshotDesk:
         """Before the request is told to the actor; what it gives goes with it, to `decided`."""
         if not isinstance(request, SnapshotRequest) or not request.size:
             return None
-        if request.snapshot_version <= GO_SNAPSHOT:
-            self._complain(
-                "snapshots of hashicorp/raft refused", request.header.id, "it knows no topics; keep its log long enough (TrailingLogs)"
-            )
         return self._incoming.begins(handle, request)
 
     def decided(self, wanted: LightFuture, answer: bool) -> None:
@@ -118,13 +127,22 @@ class SnapshotDesk:
             content.close()
             self.core.installed(handle, mark, now)
             return
-        self._notes.info("installs a snapshot up to entry %d of %s", mark.index, request.header.id)
-        asked = self._ask(InstallSnapshot(content, mark.index, mark.term, pack_mark(mark)))
-        if asked is None:
-            content.close()
-            self.core.not_installed(handle, "this server has no state machine yet; try again in a moment", now)
+        if request.snapshot_version == GO_SNAPSHOT:
+            self._foreign.arrived(handle, request.header.id, mark, content)
             return
+        self._notes.info("installs a snapshot up to entry %d of %s", mark.index, request.header.id)
+        self._install(InstallSnapshot(content, mark.index, mark.term, pack_mark(mark)), handle, mark)
+
+    def _install(self, question: InstallSnapshot | InstallRoster, handle: ReplyHandle, mark: SnapshotMark) -> LightFuture | None:
+        """Ask the state machine; the leader hears how it ended. None while there is no state machine, and the leader was told so."""
+        asked = self._ask(question)
+        if asked is None:
+            if isinstance(question, InstallSnapshot):
+                question.content.close()
+            self.core.not_installed(handle, "this server has no state machine yet; try again in a moment", time.monotonic())
+            return None
         asked.on_done(lambda: self._post((INSTALLED, handle, mark, asked.error)))
+        return asked
 
     def _installed(self, handle: ReplyHandle, mark: SnapshotMark, error: BaseException | None) -> None:
         now = time.monotonic()

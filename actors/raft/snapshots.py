@@ -7,6 +7,8 @@ of its log. So a crash in between leaves a state machine that is ahead of the lo
 finishes what was begun; the other order could lose both.
 
 A snapshot holds only what is committed. It may therefore be installed whoever leads by now, and a log that has its last entry keeps all that follows.
+
+One of a Go leader tells the roster and no topics; `foreign_snapshots` says what becomes of it. To the core it is a snapshot like another.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from coterie.actors.raft.progress import Progress, ProgressState
 from coterie.actors.raft.ready import SendSnapshot, SnapshotToken
 from coterie.proto.errors import WireError
 from coterie.proto.raft_codec import decode_configuration
-from coterie.proto.raft_messages import OTHER_FORM, OWN_SNAPSHOT, Response, RpcError, SnapshotRequest, SnapshotResponse
+from coterie.proto.raft_messages import GO_SNAPSHOT, OTHER_FORM, OWN_SNAPSHOT, Response, RpcError, SnapshotRequest, SnapshotResponse
 
 # -- a follower --------------------------------------------------------------------------------------------------------------------------
 
@@ -45,8 +47,8 @@ def on_snapshot_request(node: Node, request: SnapshotRequest) -> SnapshotRespons
 
 
 def _unusable(request: SnapshotRequest) -> str | None:
-    if request.snapshot_version != OWN_SNAPSHOT:
-        return f"{OTHER_FORM} {request.snapshot_version}: a snapshot of hashicorp/raft knows no topics; keep a log there that is long enough (TrailingLogs)"
+    if request.snapshot_version not in (OWN_SNAPSHOT, GO_SNAPSHOT):
+        return f"{OTHER_FORM} {request.snapshot_version}"
     if not request.size:
         return "an empty snapshot"
     if not request.last_index or not request.last_term or request.configuration_index > request.last_index:

@@ -18,8 +18,15 @@ from coterie.proto.raft_messages import NONVOTER, VOTER, Server
 SUFFRAGE: Final = {VOTER: "voter", NONVOTER: "learner"}
 
 
-def raft_view(core: RaftCore, me: str, now: float, counters: dict[str, int], where: Callable[[str], str] = lambda peer: "") -> RaftView:
-    """me: this server's id; counters: what it has counted, by reason; where: the address at which it reaches a peer."""
+def raft_view(
+    core: RaftCore,
+    me: str,
+    now: float,
+    counters: dict[str, int],
+    where: Callable[[str], str] = lambda peer: "",
+    waits_for: str = "",
+) -> RaftView:
+    """me: this server's id; counters: what it has counted, by reason; where: the address at which it reaches a peer; waits_for: as in `RaftView`."""
     leader = core.leader
     progress = {peer.id: peer for peer in core.progress()}
     return RaftView(
@@ -33,6 +40,7 @@ def raft_view(core: RaftCore, me: str, now: float, counters: dict[str, int], whe
         ready=core.serving,
         silent=core.silent(now),
         in_doubt=core.doubt is not None,
+        waits_for=waits_for,
         servers=tuple(
             attrs.evolve(_peer_view(core, server, server.id == me, progress.get(server.id), now), reached_at=where(server.id))
             for server in core.configuration.servers

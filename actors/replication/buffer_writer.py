@@ -30,11 +30,13 @@ from coterie.actors.replication.messages import (
     KeepState,
     MakeSafe,
     Restore,
+    RestoreRoster,
     Stored,
     WriteBatches,
 )
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
 from coterie.actors.replication.retention import TopicRetention
+from coterie.actors.replication.roster_snapshot import restore_roster
 from coterie.actors.replication.snapshots import Content, check, restore
 from coterie.actors.room_messages import COMMANDS_TOPIC
 from coterie.proto.errors import WireError
@@ -111,6 +113,8 @@ class BufferWriter(Actor):
             return self._make_safe()
         elif kind is Restore:
             return self._restore(message)
+        elif kind is RestoreRoster:
+            return self._restore_roster(message)
         elif kind is HandlerPresent:
             self._handler_present = message.present
         else:
@@ -152,6 +156,20 @@ class BufferWriter(Actor):
         if self._dirty:
             self._write()
         restore(self._buffer, message.content, content, message.mark)
+        return self._became(content)
+
+    def _restore_roster(self, message: RestoreRoster) -> Content:
+        if self._dirty:
+            self._write()
+        try:
+            content = restore_roster(
+                self._buffer, message.document, message.applied, message.mark, list(self._entered.values()), list(self._left)
+            )
+        except WireError as error:
+            raise InvalidRequest(f"the snapshot of a Go leader cannot be used: {error}") from error
+        return self._became(content)
+
+    def _became(self, content: Content) -> Content:
         self._buffer.sync()
         self._applied, self._roster = None, None  # what was kept back is in the snapshot
         self._entered, self._left = {}, {}

@@ -97,6 +97,7 @@ class Delivery(Actor):
         self._patience: float | None = None  # until when a replaced handler may finish
         self._topology = Topology()
         self._held = 0
+        self._unknown: list[tuple[int, int]] = []  # (first, last) of entries whose records nobody knows, untold
         self._retries: dict[str, float] = {}  # topics whose handler raised, and when it gets the record again
         self._ready: dict[str, None] = {}
         self._moved: dict[str, int] = {}
@@ -121,6 +122,11 @@ class Delivery(Actor):
             self._ready.update(dict.fromkeys(message.topics))
         elif kind is Restored:
             self._restored(message.next_seqs)
+            if message.unknown is not None:
+                self._unknown.append(message.unknown)
+                self.log.warning(
+                    "what the entries %d to %d of the log held, of any topic, is not known here and is not delivered", *message.unknown
+                )
         elif kind is SetHandler:
             self._set_handler(message.ref)
         elif kind is Topology:
@@ -135,6 +141,8 @@ class Delivery(Actor):
         return None
 
     def flush(self) -> None:
+        if self._unknown and self._handler is not None:
+            self._tell_unknown()
         if self._ready:
             ready, self._ready = self._ready, {}
             if self._handler is not None:
@@ -214,6 +222,13 @@ class Delivery(Actor):
             self._ready[name] = None
             if self._handler is None:
                 self._acknowledge(name, topic.last)
+
+    def _tell_unknown(self) -> None:
+        """Nobody can tell what these entries held: there are no numbers to jump over, and no cursor moves. Told when there is a handler that lacks it."""
+        unknown, self._unknown = self._unknown, []
+        for first, last in unknown:
+            self._counters["gaps"] += 1
+            self._emit(ReplicationGap(time=time.time(), term=self._topology.term, first_index=first, last_index=last))
 
     def _set_handler(self, ref: Any) -> None:
         self._handler, self._lost_handler = ref, False

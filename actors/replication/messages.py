@@ -78,6 +78,16 @@ class Restore:
         self.content, self.applied, self.mark = content, applied, mark
 
 
+class RestoreRoster:
+    """Ask the buffer writer: the roster becomes `document`, the snapshot of a go-cluster node that ends with the entry `applied` (index, term); topics go on
+    where they are. -> and raises as `Restore`."""
+
+    __slots__ = ("applied", "document", "mark")
+
+    def __init__(self, document: bytes, applied: tuple[int, int], mark: bytes) -> None:
+        self.document, self.applied, self.mark = document, applied, mark
+
+
 class KeepState:
     """Ask the buffer writer: keep the handler's state in `new` in the place of the one before. -> True."""
 
@@ -98,12 +108,13 @@ class CommandsDone:
 
 
 class Restored:
-    """The publisher tells delivery: a snapshot has taken the place of the state machine; the next seq of each topic is this."""
+    """The publisher tells delivery: a snapshot has taken the place of the state machine; the next seq of each topic is this. unknown: (first, last) of the entries
+    of which it told nothing but the roster."""
 
-    __slots__ = ("next_seqs",)
+    __slots__ = ("next_seqs", "unknown")
 
-    def __init__(self, next_seqs: dict[str, int]) -> None:
-        self.next_seqs = next_seqs
+    def __init__(self, next_seqs: dict[str, int], unknown: tuple[int, int] | None = None) -> None:
+        self.next_seqs, self.unknown = next_seqs, unknown
 
 
 class CursorsMoved:

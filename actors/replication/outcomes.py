@@ -90,13 +90,13 @@ class Outcomes:
             self._writer.send(WriteBatches(stored))
             self._deliver(fresh, any(batch.topic == COMMANDS_TOPIC for batch in fresh))
 
-    def become(self, content: Content) -> None:
-        """A snapshot is in the buffer: the state machine is what it says."""
+    def become(self, content: Content, unknown: tuple[int, int] | None = None) -> None:
+        """A snapshot is in the buffer: the state machine is what it says. unknown: as of `Restored`."""
         next_seqs = {topic: next_seq for topic, (next_seq, _) in content.topics.items()}
         self._machine.become(next_seqs, content.applied, content.ids, content.roster)
         self._moved(next_seqs)
         for receiver in (self._delivery, self._commands):
-            receiver.send(Restored(next_seqs))
+            receiver.send(Restored(next_seqs, unknown))
         self._count_commands()
 
     def was_stored(self, message: Stored) -> None:

@@ -68,6 +68,7 @@ from coterie.actors.room_messages import (
     CommandsUpTo,
     Committed,
     GetReplicationView,
+    InstallRoster,
     InstallSnapshot,
     MakeDurable,
     ProposalsFailed,
@@ -172,6 +173,7 @@ class Publisher(Actor):
             CommandsUpTo: self._commands_up_to,
             MakeDurable: lambda _: self._asked(self._transfer.make_durable),
             InstallSnapshot: lambda m: self._asked(partial(self._transfer.install, m, machine.applied[0])),
+            InstallRoster: lambda m: self._asked(partial(self._transfer.install_roster, m, machine.applied[0])),
             Installed: lambda m: m.settle(),
         }
 
@@ -413,10 +415,10 @@ class Publisher(Actor):
         work(self.reply_to)
         return LATER
 
-    def _installed(self, content: Content | None) -> None:
+    def _installed(self, content: Content | None, unknown: tuple[int, int] | None) -> None:
         """A snapshot is in the buffer (None: it is not): the state machine becomes what it says, and goes on with what was committed meanwhile."""
         if content is not None:
-            self._outcomes.become(content)
+            self._outcomes.become(content, unknown)
         held, self._transfer.held = self._transfer.held, []
         for message in held:
             self._committed(message)

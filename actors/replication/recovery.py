@@ -34,7 +34,7 @@ def recovered(buffer: ReplicationBuffer, past: Past = lambda index: ()) -> tuple
     if index > 0:
         for topic, stored in state.topics.items():
             if stored.next_seq > 1:
-                next_seqs[topic] = _next_seq_at(buffer, topic, stored, index)
+                next_seqs[topic] = next_seq_at(buffer, topic, stored, index)
     roster = _roster(state, past)
     if state.roster is None and index > 0:
         buffer.write(BufferWrite(roster=roster.document()))  # before anything of the log that it was made from can go
@@ -56,7 +56,8 @@ def _roster(state: BufferState, past: Past) -> Roster:
     return roster
 
 
-def _next_seq_at(buffer: ReplicationBuffer, topic: str, stored: TopicState, index: int) -> int:
+def next_seq_at(buffer: ReplicationBuffer, topic: str, stored: TopicState, index: int) -> int:
+    """Where a topic stood when the state machine had applied the entry `index`. StorageError when what is retained does not tell it."""
     if stored.batches == 0:
         return stored.next_seq
     last = buffer.read(topic, stored.next_seq - 1, 1, 1)[0]

@@ -6,6 +6,8 @@ milliseconds; Raft is told where it ends.
 An installation is the buffer writer's work, in its one thread: whatever it was given before is stored first, then the snapshot takes the place of it all in one
 transaction, and is synced. Meanwhile the publisher keeps what is committed (`held`). When it is done the state machine becomes that of the snapshot, in place,
 and delivery hears how far each topic is now.
+
+Of a snapshot of go-cluster only the roster is installed (`roster_snapshot`), and delivery hears of which entries nothing else is known.
 """
 
 from __future__ import annotations
@@ -15,15 +17,17 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from coterie.actors.data_dir import room_in
 from coterie.actors.errors import CoterieError, InvalidRequest
 from coterie.actors.future import LightFuture
 from coterie.actors.replication.buffer import ReplicationBuffer
-from coterie.actors.replication.messages import MakeSafe, Restore
+from coterie.actors.replication.messages import MakeSafe, Restore, RestoreRoster
 from coterie.actors.replication.snapshots import Content, document, dump
-from coterie.actors.room_messages import Committed, InstallSnapshot, Snapshot
+from coterie.actors.room_messages import Committed, InstallRoster, InstallSnapshot, Snapshot
+
+BUSY: Final = "another snapshot is being installed"
 
 
 class Installed:
@@ -37,7 +41,8 @@ class Installed:
 
 class StateTransfer:
     """writer: the buffer writer's reference. directory: for the files of snapshots that are taken; None: the system's place. post: into the publisher's inbox.
-    settled(content): called in its thread when an installation has ended; None: nothing was changed."""
+    settled(content, unknown): called in its thread when an installation has ended; None: nothing was changed.
+    unknown: (first, last) of the entries whose records the snapshot did not tell."""
 
     def __init__(
         self,
@@ -46,7 +51,7 @@ class StateTransfer:
         writer: Any,
         directory: Path | None,
         post: Callable[[Installed], object],
-        settled: Callable[[Content | None], None],
+        settled: Callable[[Content | None, tuple[int, int] | None], None],
     ) -> None:
         self._node, self._buffer, self._writer, self._directory, self._post, self._settled = node, buffer, writer, directory, post, settled
         self.installing = False
@@ -83,16 +88,33 @@ class StateTransfer:
             return
         if self.installing:
             request.content.close()
-            reply.fail(InvalidRequest("another snapshot is being installed"))
+            reply.fail(InvalidRequest(BUSY))
             return
-        self.installing = True
-        asked: LightFuture = self._writer.ask(Restore(request.content, (request.index, request.term), request.mark), block=False)
-        asked.on_done(lambda: self._post(Installed(partial(self._installed, request, reply, asked))))
+        reply.on_done(request.content.close)
+        self._ask_writer(Restore(request.content, (request.index, request.term), request.mark), None, reply)
 
-    def _installed(self, request: InstallSnapshot, reply: LightFuture, asked: LightFuture) -> None:
+    def install_roster(self, request: InstallRoster, applied: int, reply: LightFuture) -> None:
+        """applied: as for `install`."""
+        if request.index <= applied:
+            reply.set(True)
+        elif self.installing:
+            reply.fail(InvalidRequest(BUSY))
+        elif applied < request.after:
+            reply.fail(
+                InvalidRequest(f"entries up to {request.after} are in the log here, and applied up to {applied}: again when they are")
+            )
+        else:
+            unknown = (applied + 1, request.index)
+            self._ask_writer(RestoreRoster(request.document, (request.index, request.term), request.mark), unknown, reply)
+
+    def _ask_writer(self, question: Restore | RestoreRoster, unknown: tuple[int, int] | None, reply: LightFuture) -> None:
+        self.installing = True
+        asked: LightFuture = self._writer.ask(question, block=False)
+        asked.on_done(lambda: self._post(Installed(partial(self._installed, unknown, reply, asked))))
+
+    def _installed(self, unknown: tuple[int, int] | None, reply: LightFuture, asked: LightFuture) -> None:
         self.installing = False
-        request.content.close()
-        self._settled(None if asked.error is not None else asked.get())
+        self._settled(None if asked.error is not None else asked.get(), unknown)
         if asked.error is not None:
             reply.fail(asked.error if isinstance(asked.error, CoterieError) else InvalidRequest(str(asked.error)))
         else:

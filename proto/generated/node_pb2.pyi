@@ -160,3 +160,43 @@ class HandlerStatePart(_message.Message):
     size: int
     block: bytes
     def __init__(self, index: _Optional[int] = ..., log_index: _Optional[int] = ..., blocks: _Optional[int] = ..., size: _Optional[int] = ..., block: _Optional[bytes] = ...) -> None: ...
+
+class StateRequest(_message.Message):
+    __slots__ = ("node_id", "at_least")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    at_least: int
+    def __init__(self, node_id: _Optional[str] = ..., at_least: _Optional[int] = ...) -> None: ...
+
+class StatePart(_message.Message):
+    __slots__ = ("reach", "end", "piece")
+    REACH_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    PIECE_FIELD_NUMBER: _ClassVar[int]
+    reach: StateReach
+    end: StateEnd
+    piece: bytes
+    def __init__(self, reach: _Optional[_Union[StateReach, _Mapping]] = ..., end: _Optional[_Union[StateEnd, _Mapping]] = ..., piece: _Optional[bytes] = ...) -> None: ...
+
+class StateReach(_message.Message):
+    __slots__ = ("applied", "empty")
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    EMPTY_FIELD_NUMBER: _ClassVar[int]
+    applied: int
+    empty: bool
+    def __init__(self, applied: _Optional[int] = ..., empty: bool = ...) -> None: ...
+
+class StateEnd(_message.Message):
+    __slots__ = ("index", "term", "configuration_index", "configuration", "size")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    term: int
+    configuration_index: int
+    configuration: bytes
+    size: int
+    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., configuration_index: _Optional[int] = ..., configuration: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...

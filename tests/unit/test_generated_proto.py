@@ -48,5 +48,5 @@ def test_services_are_named_as_they_are_called() -> None:
     assert methods == {
         "cluster.v1.Management": ["GetStatus", "Join", "Leave", "AppWrite", "AppSync"],
         "cluster.v1.Replication": ["Subscribe", "Ack"],
-        "coterie.v1.Node": ["Read", "ReadIndex", "Transfer", "Forward", "Acks", "HandlerState", "Follow"],
+        "coterie.v1.Node": ["Read", "ReadIndex", "Transfer", "Forward", "Acks", "HandlerState", "State", "Follow"],
     }

@@ -180,7 +180,8 @@ def snapshot(last: int, configuration: bytes, at: int, size: int = 9, version: i
         (snapshot(0, b"", 0), "not possible"),
         (snapshot(10, encode_configuration(Configuration()), 1), "no voter"),
         (snapshot(10, b"", 1, version=101), "version 101"),
-        (snapshot(10, b"", 1, version=GO_SNAPSHOT), "a snapshot of hashicorp/raft knows no topics"),
+        (snapshot(10, b"", 1, version=0), "version 0"),
+        (snapshot(10, b"", 1, version=GO_SNAPSHOT), "does not decode"),
     ],
 )
 def test_a_snapshot_that_cannot_be_one_is_refused_with_a_body(request_: SnapshotRequest, why: str) -> None:

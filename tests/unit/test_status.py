@@ -114,6 +114,10 @@ def test_notes_come_first_and_the_replications_warnings_last() -> None:
     assert (seen.topics[0].seq, seen.applied_index) == (9, 12)
 
 
+def test_what_a_node_waits_for_is_a_warning() -> None:
+    assert "n3 has it" in combine("n1", attrs.evolve(WELL, waits_for="n3 has it"), ALL, ReplicationView(), MGMT).warnings
+
+
 def test_a_go_leader_is_a_warning() -> None:
     go = Member("go1", "go1:1", {"mgmt": "go1:2"})
     raft = attrs.evolve(WELL, role="follower", leader_id="go1")

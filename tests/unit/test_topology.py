@@ -61,6 +61,12 @@ def test_a_member_of_another_make_has_no_grpc_address() -> None:
     assert seen.mgmt_addr["go1"] == "go1:2"
 
 
+def test_of_which_make_a_member_is_stays_known_while_it_is_dead_and_not_when_it_has_left() -> None:
+    go, mute = Member("go1", "go1:1", {"mgmt": "go1:2"}, "failed"), Member("x", "x:1", {})
+    gossip = MembershipView((member("n1"), member("n2", "failed"), member("n3", "left"), go, mute))
+    assert topology("n1", raft("n1"), gossip).makes == {"n1": True, "n2": True, "go1": False}
+
+
 @given(st.dictionaries(st.text(max_size=3), st.text(max_size=6), max_size=5))
 def test_no_claim_of_leadership_can_break_it(claims: dict[str, str]) -> None:
     term, name = leader_by_gossip({who: {"leads": claim} for who, claim in claims.items()})
