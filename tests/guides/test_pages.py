@@ -14,6 +14,7 @@ from tests.product.test_tutorial import taken_port
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.md"))]
 RUNNING = [page for page in PAGES if any(map(runs, blocks(page)))]
+FIRST = ("README.md", "docs/tutorial.md")  # what a newcomer runs first is tried at each `make test`, the other pages by `make long`
 LEFT_BEHIND = [Path(f"/tmp/cluster-n{number}") for number in (1, 2, 3)]  # by the tutorial, which names these directories
 
 
@@ -46,8 +47,14 @@ def like(sample: list[str], printed: list[str]) -> bool:
     return re.fullmatch(pattern, "\n".join(line.rstrip() for line in printed).strip(), re.S) is not None
 
 
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("page", RUNNING, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=named(page), marks=() if named(page) in FIRST else pytest.mark.long) for page in RUNNING]
+)
 def test_every_command_runs_as_written(tmp_path: Path, page: Path) -> None:
     if not may_unshare() and (port := taken_port()) is not None:
         pytest.skip(f"port {port} of the tutorial is taken on this machine, and a network of its own needs root")
@@ -59,7 +66,7 @@ def test_every_command_runs_as_written(tmp_path: Path, page: Path) -> None:
             try:
                 carry_out(shell, block)
             except AssertionError as error:
-                raise AssertionError(f"{page.relative_to(ROOT)}, line {block.line}:\n{error}\n{shell.logs()}") from None
+                raise AssertionError(f"{named(page)}, line {block.line}:\n{error}\n{shell.logs()}") from None
     finally:
         shell.close()
         for directory in LEFT_BEHIND:

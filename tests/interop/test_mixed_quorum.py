@@ -128,6 +128,7 @@ def test_without_take_overs_a_publish_says_that_a_go_node_leads(ours: Callable[.
     assert go.leads()
 
 
+@pytest.mark.long
 def test_whom_a_go_leader_put_out_comes_back_with_a_join(ours: Callable[..., ProcessCluster], go_node: StartGo) -> None:
     """go-cluster's leaders remove from the quorum whom the gossip gives up. What that node had is not lost, but it has to be asked in again."""
     cluster = ours().start()

@@ -86,6 +86,7 @@ def ask(command: str, addrs: str) -> tuple[int, dict[str, Any] | None]:
     return ran.returncode, json.loads(ran.stdout) if ran.stdout else None
 
 
+@pytest.mark.long
 def test_exit_codes_and_rows_as_nodes_die(cluster: ProcessCluster) -> None:
     """The last test of the module: it takes the cluster apart."""
     leader = cluster.leader()

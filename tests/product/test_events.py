@@ -189,6 +189,7 @@ def test_events_of_an_async_cluster_come_as_they_happen(three: Three) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.long
 def test_after_a_kill_followers_and_a_stranger_to_the_quorum_hear_the_same(tmp_path: Path) -> None:
     """Real processes: the leader gets no chance to say anything."""
     with process_cluster(tmp_path) as cluster:

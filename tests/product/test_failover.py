@@ -44,6 +44,7 @@ def test_five_leaders_killed_under_load_lose_nothing_acknowledged(tmp_path):
             assert terms == sorted(terms), f"{node.name} saw leaderships out of order: {leaderships(node)}"
 
 
+@pytest.mark.long
 def test_a_leader_that_stands_still_for_five_seconds_is_replaced_and_follows_when_it_returns(tmp_path):
     with process_cluster(tmp_path) as cluster:
         old = cluster.leader()

@@ -100,6 +100,7 @@ def test_a_node_returns_as_a_voter_from_its_data_directory_alone(tmp_path):
         assert len(check_same(cluster.nodes)["t"]) == 2
 
 
+@pytest.mark.long
 def test_all_three_stopped_and_started_without_seeds_are_the_same_cluster(tmp_path):
     with process_cluster(tmp_path) as cluster:
         cluster.nodes[1].load(topics=["t"], count=500)
@@ -136,6 +137,7 @@ def test_the_survivor_of_three_says_that_the_quorum_is_lost(tmp_path):
         assert {m["ID"] for m in survivor.get("/status")["Members"]} == {"n1", "n2", "n3"}, "the unreachable are rows"
 
 
+@pytest.mark.long
 def test_a_member_that_only_gossips_gets_everything_and_nothing_twice_when_it_joins_later(tmp_path):
     with process_cluster(tmp_path) as cluster:
         cluster.leader().ask("publish", topic="a", data="before it came")

@@ -41,6 +41,7 @@ def test_acknowledged_by_the_leader_alone_means_published_when_the_leader_lives(
         assert check_outcomes(check_same(cluster.nodes), cluster.nodes, ["n1", "n2", "n3"], early=True)["acked"] == 1500
 
 
+@pytest.mark.long
 def test_a_retry_with_the_same_message_id_is_published_once_over_a_leader_s_death(tmp_path):
     with process_cluster(tmp_path) as cluster:
         for round_ in range(2):

@@ -19,6 +19,7 @@ def test_the_generator_is_as_old_as_the_oldest_supported_runtime() -> None:
         assert f"# Protobuf Python Version: {lower_bound[1]}." in (generate_proto.HERE / module).read_text()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_generating_again_gives_the_same(tmp_path: Path) -> None:
     try:

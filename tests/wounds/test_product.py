@@ -88,6 +88,7 @@ def wait_for_leader(among):
     return found[0]
 
 
+@pytest.mark.long
 def test_a_dead_or_frozen_node_does_not_slow_the_others(tmp_path):
     """Jepsen on TigerBeetle 0.16.11; hashicorp/raft #541. And when it returns it deposes nobody (consul #1782, #2837)."""
     with process_cluster(tmp_path) as cluster:
@@ -183,6 +184,7 @@ def leaderships(node):
 # -- publishing and clients -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_subscribers_go_on_within_ten_seconds_after_every_fault(tmp_path):
     """Jepsen on Bufstream."""
     with process_cluster(tmp_path) as cluster:
