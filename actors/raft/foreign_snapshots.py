@@ -37,6 +37,7 @@ from coterie.transport.raft_conversation import ReplyHandle
 
 MOST_DOCUMENT: Final = 4 << 20  # bytes: some ten thousand members
 PUT_OFF: Final = "snapshots of hashicorp/raft put off"
+REFUSED: Final = "snapshots of hashicorp/raft refused"  # of a program that is not go-cluster, or in the wrong form
 
 AskOthers = Callable[[RosterSnapshot, Callable[[StateFound | NobodyNumbers | NoState], object]], object]
 
@@ -77,9 +78,9 @@ class ForeignSnapshots:
         if self._core().has_entry(mark.index, mark.term):
             self._core().installed(handle, mark, now)
         elif self._ask_others is None:
-            self._core().not_installed(handle, f"{OTHER_FORM} 1: it tells nothing of topics, and this server has nobody to ask", now)
+            self._refuse(handle, sender, f"{OTHER_FORM} 1: it tells nothing of topics, and this server has nobody to ask")
         elif len(document) > MOST_DOCUMENT:
-            self._core().not_installed(handle, f"it has more than {MOST_DOCUMENT} bytes, and cannot be a roster", now)
+            self._refuse(handle, sender, f"it has more than {MOST_DOCUMENT} bytes, and cannot be a roster")
         elif self._busy():
             self._core().not_installed(handle, "what an earlier snapshot does not tell is being asked for", now)
         else:
@@ -110,8 +111,7 @@ class ForeignSnapshots:
         elif outcome.waits:
             self._put_off(handle, sender, mark, outcome.reason)
         else:
-            self._waits = None
-            self._core().not_installed(handle, outcome.reason, time.monotonic())
+            self._refuse(handle, sender, outcome.reason)
 
     def _found(self, handle: ReplyHandle, sender: str, mark: SnapshotMark, found: StateFound) -> None:
         try:
@@ -134,6 +134,12 @@ class ForeignSnapshots:
         asked = self._install(question, handle, mark)
         if asked is not None:
             self._under_way = asked
+
+    def _refuse(self, handle: ReplyHandle, sender: str, reason: str) -> None:
+        """For good: nobody could make up for it."""
+        self._waits = None
+        self._complain(REFUSED, sender, reason)
+        self._core().not_installed(handle, reason, time.monotonic())
 
     def _put_off(self, handle: ReplyHandle, sender: str, mark: SnapshotMark, reason: str) -> None:
         self._waits = mark.index, f"{_told(sender, mark)}; this node waits for the state of another node of coterie: {reason}"

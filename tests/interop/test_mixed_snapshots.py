@@ -17,6 +17,7 @@ from tests.interop.go_node import GoNode
 from tests.interop.mixed import make_go_lead, roster, wait_rosters
 from tests.interop.support import PeerError
 from tests.product.checks import check_same
+from tests.product.failover import first_write
 from tests.product.nodes import Node, ProcessCluster
 from tests.product.wait import wait_for
 
@@ -154,8 +155,10 @@ def ready(node: Node) -> str:
         return error.read().decode()
 
 
+@pytest.mark.long
 def test_the_only_one_of_ours_restores_a_go_leaders_snapshot_and_says_what_it_does_not_know(ours: ProcessCluster, go_node: StartGo) -> None:
-    """A newcomer, to begin with, whom nobody can tell anything; then it stands still while the Go servers go on, and compact what it needs."""
+    """A newcomer, to begin with, whom nobody can tell anything; then it stands still while the Go servers go on, and compact what it needs. One more of ours, which
+    comes later, has what the first one has."""
     g1 = go_node("g1", [], trailing=1)
     g1.peer.ask("bootstrap")
     g1.peer.wait_for("role", lambda line: line["role"] == "Leader")
@@ -191,6 +194,17 @@ def test_the_only_one_of_ours_restores_a_go_leaders_snapshot_and_says_what_it_do
     n2.kill()
     n2.start()  # what was installed is whole on its disk
     assert number_of(n2, "after the restart") == 5
+
+    n1 = ours["n1"]
+    n1.config |= {"bootstrap": False, "seeds_csv": g1.gossip}
+    n1.start()
+    wait_for(lambda: any(row["id"] == "n1" for row in n2.status(local=True)["members"] if row["state"] == "alive"), 30, "n2 sees n1")
+    first_write(n2, deadline=40)
+    assert n2.post_json("/join", id="n1", raftAddr=n1.raft_addr) == {"accepted": True}
+    last = number_of(n1, "from the newcomer")
+    wait_for(lambda: all(len(node.deliveries().get("t", ())) >= last for node in (n1, n2)), 30, "both handlers have all")
+    check_same((n1, n2))
+    assert not gaps(n1)
 
 
 @pytest.mark.long

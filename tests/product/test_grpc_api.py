@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import queue
 import random
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import attrs
 import pytest
 
 from coterie.actors.errors import (
@@ -28,13 +30,15 @@ from coterie.actors.errors import (
     UnknownMember,
     Unreachable,
 )
+from coterie.actors.future import LightFuture
 from coterie.actors.management.client import NodeClient
-from coterie.actors.management.grpc_api import management_services
-from coterie.actors.management.health import HealthBoard
+from coterie.actors.management.grpc_api import MANAGEMENT, management_services
+from coterie.actors.management.health import NOT_SERVING, SERVING, HealthBoard
 from coterie.actors.management.node_api import Batch, NodePorts
 from coterie.actors.management.replication_api import refusing_replication
 from coterie.actors.management.server import grpc_services
 from coterie.actors.messages import Join, Joined, Leave, Left, Published, Read, Status, Write
+from coterie.actors.room_messages import Snapshot, StateEnd, StateReach, WholeState
 from coterie.proto.generated import cluster_pb2
 from coterie.transport.errors import BindError
 from coterie.transport.grpc_client import Answer, ChannelPool
@@ -42,6 +46,12 @@ from coterie.transport.grpc_server import Call, GrpcServer, Method
 from tests.product.management_world import STATUS, FakeCluster, wait_until
 
 PATIENCE = 10.0
+
+
+def done(value: Any) -> LightFuture:
+    future = LightFuture()
+    future.set(value)
+    return future
 
 
 class Replication:
@@ -89,13 +99,15 @@ class World:
     def __init__(self, **server: Any) -> None:
         self.cluster = FakeCluster()
         self.replication = Replication()
-        service = self.cluster.service()
         self.board = HealthBoard()
-        services = grpc_services(service, self.replication.ports, refusing_replication(), self.board)
-        self.server = GrpcServer("127.0.0.1:0", services, "n1", **server)
-        self.address = f"127.0.0.1:{self.server.port}"
+        self.serve(self.replication.ports, **server)
         self.pool = ChannelPool("n2")
         self.client = NodeClient(self.pool, "n2")
+
+    def serve(self, ports: NodePorts, **server: Any) -> None:
+        services = grpc_services(self.cluster.service(), ports, refusing_replication(), self.board)
+        self.server = GrpcServer("127.0.0.1:0", services, "n1", **server)
+        self.address = f"127.0.0.1:{self.server.port}"
 
     def close(self) -> None:
         self.pool.close()
@@ -365,6 +377,46 @@ def test_a_follower_is_told_why_it_is_not_served(world: World) -> None:
     world.client.follow(world.address, {}, lambda batches: None, ends.closed.put)
     error = ends.closed.get(timeout=PATIENCE)
     assert (type(error), error.leader_id) == (NotLeader, "n3")
+
+
+def test_a_whole_state_comes_piece_by_piece_and_one_that_is_too_short_is_not_sent(world: World) -> None:
+    content = random.Random(5).randbytes(600 << 10)
+    asked: list[bool] = []
+
+    def whole() -> LightFuture:
+        asked.append(True)
+        return done(WholeState(Snapshot(45, 4, io.BytesIO(content), len(content), False), 7, b"servers"))
+
+    def state(at_least: int) -> tuple[list[Any], Exception | None]:
+        parts: list[Any] = []
+        ends = Ends()
+        world.client.state(world.address, at_least, parts.append, ends.closed.put)
+        return parts, ends.closed.get(timeout=PATIENCE)
+
+    ports = attrs.evolve(world.replication.ports, reach=lambda: done(StateReach(40, False)), whole=whole)
+    world.server.stop()
+    world.serve(ports)
+    assert state(41) == ([StateReach(40, False)], None) and not asked
+    parts, error = state(40)
+    assert (parts[:2], error) == ([StateReach(40, False), StateEnd(45, 4, 7, b"servers", len(content))], None)
+    assert b"".join(parts[2:]) == content and len(parts) > 3
+
+
+def test_a_node_that_replicates_nothing_has_no_state_to_give(world: World) -> None:
+    ends = Ends()
+    world.client.state(world.address, 1, print, ends.closed.put)
+    assert isinstance(ends.closed.get(timeout=PATIENCE), NotLeader)
+
+
+def test_who_waits_for_a_state_serves_no_requests_and_lives() -> None:
+    board = HealthBoard()
+    board.serves([MANAGEMENT])
+    board.topology(True, False)
+    assert board.status(MANAGEMENT) == SERVING
+    board.waits(True)
+    assert (board.status(MANAGEMENT), board.status("")) == (NOT_SERVING, SERVING)
+    board.waits(False)
+    assert board.status(MANAGEMENT) == SERVING
 
 
 def test_open_streams_never_starve_calls_and_one_too_many_is_refused_at_once() -> None:

@@ -204,6 +204,7 @@ def test_what_can_never_be_used_is_refused_and_waited_for_by_nobody() -> None:
     server.comes()
     server.others_say(NoState("no roster", waits=False))
     assert server.core.answers[-1] == "no roster" and not server.foreign.waits_for
+    assert server.counts.snapshot() == {"snapshots of hashicorp/raft refused": 2}
     alone = Follower(asks=False)
     alone.comes()
     assert alone.core.answers[0].startswith(OTHER_FORM)
