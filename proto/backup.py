@@ -1,7 +1,6 @@
 """A backup of a node's state in one file: a snapshot, and what the Raft log holds beyond it (docs/formats.md, "Backup").
 
-    magic, then frames: length (4 bytes), CRC-32 of the body (4 bytes), body; big-endian
-    body: msgpack [kind, …]
+    magic, then frames (`frames`)
 
     1 header    [1, {…}]                    first, once: whose state it is, of when, and who was in the quorum
     2 snapshot  [2, bytes]                  a piece of the snapshot (`snapshot.py`), in order
@@ -18,23 +17,19 @@ Further keys of the header are left alone; a frame of a kind that is not known m
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, Final
 
 import attrs
-import msgpack
 
 from coterie.proto.errors import WireError
+from coterie.proto.frames import START_BYTES, decode_body, encode_frame, read_frame
 from coterie.proto.raft_messages import Configuration, Entry, Server
 
 MAGIC: Final = b"coterie backup\x01\n"
 HEADER, SNAPSHOT, ENTRIES, END = 1, 2, 3, 9
 PIECE: Final = 1 << 20  # bytes of the snapshot in a frame, and about as many of entries
-MAX_FRAME: Final = 64 << 20
 
-_FRAME = struct.Struct(">II")
 _NEXT: Final = {None: (HEADER,), HEADER: (SNAPSHOT,), SNAPSHOT: (SNAPSHOT, ENTRIES, END), ENTRIES: (ENTRIES, END)}
 
 
@@ -64,15 +59,15 @@ class Header:
 def frames(header: Header, snapshot: IO[bytes], entries: Iterable[Entry] = ()) -> Iterator[bytes]:
     """The whole file, piece by piece. snapshot: at its beginning."""
     yield MAGIC
-    yield _frame([HEADER, _document(header)])
+    yield encode_frame(HEADER, _document(header))
     count = 1
     while piece := snapshot.read(PIECE):
-        yield _frame([SNAPSHOT, piece])
+        yield encode_frame(SNAPSHOT, piece)
         count += 1
     for some in _portions(entries):
-        yield _frame([ENTRIES, some])
+        yield encode_frame(ENTRIES, some)
         count += 1
-    yield _frame([END, count])
+    yield encode_frame(END, count)
 
 
 def _document(header: Header) -> dict[str, Any]:
@@ -92,11 +87,6 @@ def _portions(entries: Iterable[Entry]) -> Iterator[list[list[Any]]]:
             some, size = [], 0
     if some:
         yield some
-
-
-def _frame(body: list[Any]) -> bytes:
-    packed: bytes = msgpack.packb(body, use_bin_type=True)
-    return _FRAME.pack(len(packed), zlib.crc32(packed)) + packed
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------------------
@@ -152,27 +142,14 @@ def scan(stream: IO[bytes]) -> Backup:
 
 def _next(stream: IO[bytes], number: int) -> tuple[Any, Any, int]:
     """(kind, value, length of the body)."""
-    start = stream.read(_FRAME.size)
-    if len(start) < _FRAME.size:
-        raise WireError(f"backup: cut off after {number} frames")
-    length, crc = _FRAME.unpack(start)
-    if length > MAX_FRAME:
-        raise WireError(f"backup: frame {number} has {length} bytes, above {MAX_FRAME}; it is damaged")
-    packed = stream.read(length)
-    if len(packed) < length:
-        raise WireError(f"backup: cut off in frame {number}")
-    if zlib.crc32(packed) != crc:
-        raise WireError(f"backup: frame {number} is damaged: its checksum does not fit")
+    packed = read_frame(stream, "backup", number)
     kind, value = _opened(packed, number)
-    return kind, value, length
+    return kind, value, len(packed)
 
 
 def _opened(packed: bytes, number: int) -> tuple[Any, Any]:
-    try:
-        values = msgpack.unpackb(packed, raw=False, strict_map_key=True)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise WireError(f"backup: frame {number} does not decode: {error}") from None
-    if not isinstance(values, list) or len(values) != 2:
+    values = decode_body(packed, "backup", number)
+    if len(values) != 2:
         raise WireError(f"backup: frame {number} is not in the form of a frame")
     kind, value = values
     if {HEADER: dict, SNAPSHOT: bytes, ENTRIES: list, END: int}.get(kind) is not value.__class__:
@@ -182,7 +159,7 @@ def _opened(packed: bytes, number: int) -> tuple[Any, Any]:
 
 def _body(stream: IO[bytes], where: tuple[int, int]) -> tuple[Any, Any]:
     """A frame that `scan` has found whole."""
-    stream.seek(where[0] + _FRAME.size)
+    stream.seek(where[0] + START_BYTES)
     return _opened(stream.read(where[1]), -1)
 
 

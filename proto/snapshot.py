@@ -1,7 +1,6 @@
 """The content of a snapshot: what publishing has made of the log up to one entry, as a stream of frames (docs/formats.md, "Snapshot").
 
-    magic, then frames: length (4 bytes), CRC-32 of the body (4 bytes), body; big-endian
-    body: msgpack [kind, …]
+    magic, then frames (`frames`)
 
     1 head    [1, Raft index, term]                              first, once
     2 topic   [2, name, next seq, first retained seq]            before its batches
@@ -18,21 +17,18 @@ them: leaving something out would make this state differ from the others'.
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterator
 from typing import IO, Any, Final, NamedTuple
 
-import msgpack
-
 from coterie.proto.errors import WireError
+from coterie.proto.frames import decode_body, encode_frame, read_frame
+
+__all__ = ["BATCH", "BLOCK", "END", "HEAD", "IDS", "MAGIC", "MAX_IDS", "ROSTER", "STATE", "TOPIC", "Frame", "encode_frame", "read"]
 
 MAGIC: Final = b"coterie snapshot\x01\n"
 HEAD, TOPIC, BATCH, IDS, ROSTER, END, STATE, BLOCK = range(1, 9)
-MAX_FRAME: Final = 64 << 20
 MAX_IDS: Final = 1024  # of one frame
 
-_FRAME = struct.Struct(">II")
 _SHAPES: Final[dict[int, tuple[type, ...]]] = {
     HEAD: (int, int),
     TOPIC: (str, int, int),
@@ -48,11 +44,6 @@ _SHAPES: Final[dict[int, tuple[type, ...]]] = {
 class Frame(NamedTuple):
     kind: int
     values: tuple[Any, ...]
-
-
-def encode_frame(kind: int, *values: object) -> bytes:
-    body = msgpack.packb([kind, *values], use_bin_type=True)
-    return _FRAME.pack(len(body), zlib.crc32(body)) + bytes(body)
 
 
 def read(stream: IO[bytes]) -> Iterator[Frame]:
@@ -77,22 +68,8 @@ def read(stream: IO[bytes]) -> Iterator[Frame]:
 
 
 def _next(stream: IO[bytes], number: int) -> Frame:
-    start = stream.read(_FRAME.size)
-    if len(start) < _FRAME.size:
-        raise WireError(f"snapshot: cut off after {number} frames")
-    length, crc = _FRAME.unpack(start)
-    if length > MAX_FRAME:
-        raise WireError(f"snapshot: frame {number} has {length} bytes, above {MAX_FRAME}")
-    body = stream.read(length)
-    if len(body) < length:
-        raise WireError(f"snapshot: cut off in frame {number}")
-    if zlib.crc32(body) != crc:
-        raise WireError(f"snapshot: frame {number} is damaged (CRC)")
-    try:
-        values = msgpack.unpackb(body, raw=False, strict_map_key=True)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise WireError(f"snapshot: frame {number} does not decode: {error}") from None
-    if not isinstance(values, list) or not values or values[0] not in _SHAPES:
+    values = decode_body(read_frame(stream, "snapshot", number), "snapshot", number)
+    if values[0] not in _SHAPES:
         raise WireError(f"snapshot: frame {number} is of a kind that this version does not know")
     shape = _SHAPES[values[0]]
     if len(values) != len(shape) + 1 or any(value.__class__ is not kind for value, kind in zip(values[1:], shape, strict=True)):

@@ -21,7 +21,7 @@ from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.log import HardState
 from coterie.actors.raft.recovery import check_start, finish_installation
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
-from coterie.proto import backup
+from coterie.proto import backup, frames
 from coterie.proto.errors import WireError
 from coterie.proto.raft_messages import CONFIGURATION, NONVOTER, Configuration, Entry, Server
 from tests.unit.stored import SERVERS, TERM, change, entries, fingerprints, make, rows
@@ -156,7 +156,7 @@ def test_each_changed_byte_and_each_lost_end_is_found(content: bytes) -> None:
 
 
 def framed(*bodies: list[object]) -> io.BytesIO:
-    return io.BytesIO(backup.MAGIC + b"".join(backup._frame(body) for body in bodies))
+    return io.BytesIO(backup.MAGIC + b"".join(frames.encode_frame(*body) for body in bodies))
 
 
 HEADER = {
@@ -185,6 +185,7 @@ HEADER = {
         ([[1, {**HEADER, "configuration": [["n1", 5, 0]]}]], "the configuration in its header"),
         ([[1, {**HEADER, "cursors": {"t": None}}]], "the cursors in its header"),
         ([[1]], "not in the form of a frame"),
+        ([[[1], HEADER]], "not in the form of a frame"),
     ],
 )
 def test_a_file_of_another_shape_is_refused_by_name(bodies: list[list[object]], says: str) -> None:

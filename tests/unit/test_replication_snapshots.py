@@ -217,6 +217,7 @@ def test_what_contradicts_itself_is_refused() -> None:
     for parts in (
         [topic, encode_frame(END, 1)],  # no head
         [head, head, encode_frame(END, 2)],
+        [head, encode_frame([1], 2), encode_frame(END, 2)],  # a kind that is no number
         [head, topic, encode_frame(END, 2)],  # the batches are missing
         [head, topic, topic, encode_frame(BATCH, "a", 1, 2, 5, one), encode_frame(END, 4)],
         [head, encode_frame(BATCH, "a", 1, 2, 5, one), encode_frame(END, 2)],  # of no topic
