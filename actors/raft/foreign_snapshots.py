@@ -43,19 +43,21 @@ AskOthers = Callable[[RosterSnapshot, Callable[[StateFound | NobodyNumbers | NoS
 
 
 class ForeignSnapshots:
-    """core(): this server's. install(question, handle, mark): ask the state machine, and tell the leader how that ended. answered(handle, sender, mark, document,
-    outcome): into the actor's inbox, for `answered` here."""
+    """core(): this server's. stored_term(): its term as the disk has it. install(question, handle, mark): ask the state machine, and tell the leader how that
+    ended. answered(handle, sender, mark, document, outcome): into the actor's inbox, for `answered` here."""
 
     def __init__(
         self,
         core: Callable[[], RaftCore],
+        stored_term: Callable[[], int],
         ask_others: AskOthers | None,
         install: Callable[[Any, ReplyHandle, SnapshotMark], LightFuture | None],
         answered: Callable[..., object],
         complain: Complaints,
         notes: Log,
     ) -> None:
-        self._core, self._ask_others, self._install, self._answered = core, ask_others, install, answered
+        self._core, self._stored_term = core, stored_term
+        self._ask_others, self._install, self._answered = ask_others, install, answered
         self._complain, self._notes = complain, notes
         self._under_way: LightFuture | bool = False
         self._waits: tuple[int, str] | None = None
@@ -116,7 +118,7 @@ class ForeignSnapshots:
     def _found(self, handle: ReplyHandle, sender: str, mark: SnapshotMark, found: StateFound) -> None:
         try:
             ended = SnapshotMark(found.index, found.term, found.configuration_index, decode_configuration(found.configuration))
-            wrong = _wrong(mark, ended, sender, self._core().term)
+            wrong = _wrong(mark, ended, sender, self._stored_term())
         except WireError as problem:
             wrong = f"its configuration does not decode: {problem}"
         if wrong:
@@ -152,7 +154,8 @@ def _told(sender: str, mark: SnapshotMark) -> str:
 
 
 def _wrong(mark: SnapshotMark, found: SnapshotMark, sender: str, term: int) -> str:
-    """Why `found` cannot stand in for the snapshot that ends at `mark`; "" when it can."""
+    """Why `found` cannot stand in for the snapshot that ends at `mark`; "" when it can. term: a state of a later one than the log has been in would not start again
+    after a crash (`recovery`)."""
     if found.index < mark.index or found.term < mark.term or (found.index == mark.index and found.term != mark.term):
         return f"it ends at entry {found.index} of term {found.term}, and that of term {mark.term} is wanted"
     if found.term > term:

@@ -63,7 +63,13 @@ class SnapshotDesk:
         self._counts = Counters()
         complain = Complaints(f"{name}/raft", self._counts)
         self._foreign = ForeignSnapshots(
-            lambda: self.core, ask_others, self._install, lambda *what: post((OTHERS_ASKED, *what)), complain, notes
+            lambda: self.core,
+            lambda: log.hard_state().term,
+            ask_others,
+            self._install,
+            lambda *what: post((OTHERS_ASKED, *what)),
+            complain,
+            notes,
         )
         self._compaction = Compaction(
             settings.trailing_entries, settings.trailing_bytes, log.first_index, log.last_index, settings.trailing_age

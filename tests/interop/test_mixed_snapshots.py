@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from coterie.actors.findings import Finding
+from coterie.actors.inspection import inspect
 from tests.interop.go_node import GoNode
 from tests.interop.mixed import make_go_lead, roster, wait_rosters
 from tests.interop.support import PeerError
@@ -192,6 +194,7 @@ def test_the_only_one_of_ours_restores_a_go_leaders_snapshot_and_says_what_it_do
     wait_for(lambda: [d.seq for d in n2.deliveries()["t"]] == [1, 2, 3, 4], 20, "all records are delivered, once")
     wait_for(lambda: g1.roster() == g2.roster() == roster(n2), 20, "the rosters agree", every=0.1)
     n2.kill()
+    assert not [found for found in inspect(Path(n2.config["data_dir"])) if isinstance(found, Finding) and found.damage]
     n2.start()  # what was installed is whole on its disk
     assert number_of(n2, "after the restart") == 5
 

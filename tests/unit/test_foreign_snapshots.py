@@ -108,7 +108,7 @@ class Follower:
         self.installs: list[tuple[InstallSnapshot | InstallRoster, SnapshotMark, LightFuture]] = []
         ask = (lambda snapshot, then: self.asked.append((snapshot, then))) if asks else None
         complain = Complaints("n2/raft", self.counts)
-        self.foreign = ForeignSnapshots(lambda: self.core, ask, self._install, self._answered, complain, Log("test"))  # type: ignore[arg-type, return-value]
+        self.foreign = ForeignSnapshots(lambda: self.core, lambda: 4, ask, self._install, self._answered, complain, Log("test"))  # type: ignore[arg-type, return-value]
 
     def _install(self, question: Any, handle: object, mark: SnapshotMark) -> LightFuture:
         self.installs.append((question, mark, LightFuture()))

@@ -24,6 +24,7 @@ from coterie.proto.raft_messages import (
     Entry,
     Header,
     RpcError,
+    Server,
     SnapshotRequest,
     SnapshotResponse,
     VoteResponse,
@@ -191,6 +192,14 @@ def test_a_snapshot_that_cannot_be_one_is_refused_with_a_body(request_: Snapshot
     assert why in answer.error
     assert answer.body == SnapshotResponse(header("n1"), 1, success=False)
     assert one.core.term == 1
+
+
+@pytest.mark.parametrize("version", [GO_SNAPSHOT, OWN_SNAPSHOT])
+def test_the_content_of_a_snapshot_is_wanted_in_either_form(version: int) -> None:
+    """What a Go leader's does not tell is the desk's affair, once it has come."""
+    one = follower(1)
+    configuration = encode_configuration(Configuration((Server("n2", "n2:9520"),)))
+    assert one.core.request("handle", snapshot(10, configuration, 1, version=version), 100.0) is True
 
 
 # -- the leader --------------------------------------------------------------------------------------------------------------------------
