@@ -156,7 +156,7 @@ def test_clusterctl_run_ends_with_code_1_and_the_reason_when_the_disk_is_full(tm
         program = Program(*mounts.prefix, CLUSTERCTL, "run", *words)
         try:
             program.wait_line("node n3 runs")
-            n1.ask("join", id="n3", raft_addr=n3.raft_addr)
+            cluster.leader().ask("join", id="n3", raft_addr=n3.raft_addr)
             fill(cluster, n1, "filling", lambda: program.process.poll() is not None)
             assert program.process.wait(30) == 1
             said = program.wait_line("node n3 gave up")
