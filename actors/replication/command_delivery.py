@@ -170,7 +170,11 @@ class CommandDelivery(Actor):
         """Let the handler finish what it has, within `STOP_PATIENCE`: who proposed it hears the result."""
         if self._outstanding is not None and self._running:
             try:
-                self._commands.settle(self._outstanding.get(timeout=STOP_PATIENCE))
+                answer = self._outstanding.get(timeout=STOP_PATIENCE)
+                if isinstance(answer, WrittenState):
+                    answer.content.close()  # a snapshot: it is taken again in the next life
+                else:
+                    self._commands.settle(answer)
             except Exception as error:  # noqa: BLE001 - it died, or does not return: what it has had is asked of the next one
                 self.log.warning("the handler did not finish its commands before the stop: %s", describe(error))
         self._tell()
