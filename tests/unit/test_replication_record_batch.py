@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from coterie.proto.errors import WireError
 from coterie.proto.forwarding import decode_answer, decode_forward, encode_answer, encode_forward
-from coterie.proto.record_batch import decode_batch, decode_entry, encode_batch, encode_entry, kind_of
+from coterie.proto.record_batch import decode_batch, decode_entry, decode_patiently, encode_batch, encode_entry, kind_of
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
 headers = st.none() | st.dictionaries(names, names, max_size=3)
@@ -96,6 +96,34 @@ def test_a_mutated_entry_is_valid_or_a_wire_error(made, data):
     except WireError:
         return
     assert b"".join(batch.data for batch in found) == bytes(entry[-sum(len(b.data) for b in found) :])
+
+
+def verdict(decode, data):
+    try:
+        return decode(data)
+    except WireError:
+        return None
+
+
+@given(batches, st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4), st.binary(max_size=3), st.integers(0, 9))
+def test_an_entry_of_one_batch_has_the_same_verdict_on_the_short_way_and_on_the_long_one(batch, changes, tail, cut):
+    data = bytearray(encode_entry([batch.data]))
+    for at, value in changes:
+        data[2 + at % (len(data) - 2)] = value
+    whole = bytes(data[: len(data) - cut] + tail if cut else data + tail)
+    assert verdict(decode_entry, whole) == verdict(decode_patiently, whole)
+    if whole.startswith(b"\x92\x01"):
+        found = verdict(decode_entry, whole)
+        assert verdict(decode_batch, whole[2:]) == (found[0] if found else None)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["t", 7, None, b"t", msgpack.ExtType(5, b"x"), msgpack.Timestamp(1), {"a": 1}, {1: 2}, ["t", 0, [b"x"] * 65_536], ["t", 0, [b"x"] * 65_537]],
+)  # fmt: skip
+def test_odd_values_have_the_same_verdict_too(value):
+    data = b"\x92\x01" + msgpack.packb(value)
+    assert verdict(decode_entry, data) == verdict(decode_patiently, data)
 
 
 @given(batches, st.booleans(), st.integers(0, 2**32 - 1), st.floats(0, 4_000_000))
