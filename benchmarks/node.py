@@ -120,25 +120,29 @@ def main() -> None:
     options = parser().parse_args()
     profiling.start(options.profile)
     node = Node(options.follower, options.directory, options.seeds, options.bootstrap, **options.settings)
-    print(json.dumps(node.addresses()), flush=True)
-    for line in sys.stdin:
-        match line.split():
-            case ["wait", count]:
-                node.handler.wait(int(count))
-                print(count, flush=True)
-            case ["drive", in_flight, count]:
-                payload, acks, records = b"x" * options.payload, options.acks, options.records
-                print(json.dumps(node.drive(int(in_flight), int(count), payload, acks, records=records)), flush=True)
-            case ["read", waiting, count, consistency]:
-                print(json.dumps(node.read(int(waiting), int(count), consistency)), flush=True)
-            case ["join", name, address]:
-                node.join(name, address)
-                print("joined", flush=True)
-            case ["lead"]:
-                node.lead()
-                print("leads", flush=True)
-            case _:
-                raise ValueError(f"not a command of this process: {line!r}")
+    try:
+        print(json.dumps(node.addresses()), flush=True)
+        for line in sys.stdin:
+            match line.split():
+                case ["wait", count]:
+                    node.handler.wait(int(count))
+                    print(count, flush=True)
+                case ["drive", in_flight, count]:
+                    payload, acks, records = b"x" * options.payload, options.acks, options.records
+                    print(json.dumps(node.drive(int(in_flight), int(count), payload, acks, records=records)), flush=True)
+                case ["read", waiting, count, consistency]:
+                    print(json.dumps(node.read(int(waiting), int(count), consistency)), flush=True)
+                case ["join", name, address]:
+                    node.join(name, address)
+                    print("joined", flush=True)
+                case ["lead"]:
+                    node.lead()
+                    print("leads", flush=True)
+                case _:
+                    raise ValueError(f"not a command of this process: {line!r}")
+    except BaseException:
+        node.cluster.stop()  # its threads would keep the process, and whoever waits for an answer
+        raise
     if options.profile:
         profiling.report(f"node {options.follower}")
 

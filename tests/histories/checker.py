@@ -41,7 +41,7 @@ class Verdict:
 
 
 class _Node:
-    """A place in the search: who may come next from here, and how to go back. reached: the furthest place that any operation up to here claimed."""
+    """A place in the search: who may come next from here, and how to go back. reached: the furthest place claimed by anybody up to here who does more than look."""
 
     __slots__ = ("candidates", "reached", "state", "taken")
 
@@ -108,7 +108,8 @@ class _Search:
             done += self._take(number)
             state = new
             hint = self.hints[number]
-            stack.append(_Node(self._candidates(state), state, number, hint if self.reached < hint < OPEN else self.reached))
+            moves = self.reached < hint < OPEN and not self.model.still(self.all[number])  # who can only look went before its turn
+            stack.append(_Node(self._candidates(state), state, number, hint if moves else self.reached))
         return True
 
     def _take(self, number: int) -> bool:

@@ -187,6 +187,14 @@ def test_lists_are_judged_as_by_trying_every_order(operations):
     assert check_key(operations, AppendList).linearizable is slowly(operations, AppendList)
 
 
+def test_what_only_looks_and_went_early_does_not_pass_others_by():
+    """Here the open swap has its turn before the failed one, which can be had at once. A campaign had histories that were not decided for it."""
+    history = [write(1, 0, 1), cas(1, 2, None, 3), cas(9, 8, False, 4, 20), cas(2, 7, True, 4, 21), write(3, 5, 22), read(3, 23, 24)]
+    places = [1, 5, 8, 6, 7, None]
+    verdict = check_key([attrs.evolve(one, hint=place) for one, place in zip(history, places, strict=True)], Register)
+    assert verdict.linearizable and verdict.steps == len(history)
+
+
 def executed(seed, count, clients, unknown=0.1):
     """A history of an object that really is one: each operation takes effect at a moment between call and answer."""
     chance = random.Random(seed)
