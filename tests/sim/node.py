@@ -88,6 +88,8 @@ class SimNode:
         self._configuration_index = self.core.configuration_index
         kernel.note(self.id, "start", f"term {self.core.term} last {self.core.last_index} applied {self.applied}")
         self.step()
+        if self.life > 1:
+            self.world.founds(self)
 
     def crash(self) -> None:
         """What was not synced is lost; a write under way may have been completed, unreported."""

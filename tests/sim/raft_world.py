@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import attrs
 
+from coterie.actors.raft.log import HardState
 from coterie.actors.raft.node import Role
 from coterie.actors.raft.settings import Settings
 from coterie.proto.raft_messages import Configuration, Server
@@ -84,6 +85,7 @@ class RaftWorld:
             apply_chunk_entries=kernel.random.choice((3, 2048)),
             apply_window_entries=kernel.random.choice((5, 16384)),
         )
+        self.size = nodes
         self.nodes: dict[str, SimNode] = {}
         servers = [Server(f"n{n}", f"10.0.0.{n}:9520") for n in range(1, nodes + 1)]
         self.application = application(self)
@@ -92,9 +94,14 @@ class RaftWorld:
         self.chaos = Chaos(self)
         for server in servers:
             self.add(server)
-        first = self.nodes["n1"]
-        first.core.bootstrap(Configuration(tuple(servers[:1] if self.mood.grown else servers)), first.now())
-        first.step()
+        self.founds(self.nodes["n1"])
+
+    def founds(self, node: SimNode) -> None:
+        """The first server forms the cluster, also after a crash at which nothing of that was on its disk yet: so does whoever starts it."""
+        if node.id == "n1" and not node.disk.last_index and node.disk.hard == HardState():
+            servers = [self.nodes[f"n{number}"].server for number in range(1, self.size + 1)]
+            node.core.bootstrap(Configuration(tuple(servers[:1] if self.mood.grown else servers)), node.now())
+            node.step()
 
     def add(self, server: Server) -> SimNode:
         """Another process, with an empty disk."""
