@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from coterie.proto.raft_messages import Configuration, Server
 from coterie.testing import LocalCluster
 from coterie.transport.http_server import HttpServer
 from tests.product.management_world import FakeCluster
+from tests.product.wait import wait_for
 from tests.unit.stored import change, fingerprints, make, rows
 
 ANY = "127.0.0.1:0"
@@ -227,6 +227,11 @@ def header() -> backup.Header:
     return backup.Header("n1", "2026-01-01T00:00:00+00:00", "1", True, 3, (5, 2), (5, 2), 1, Configuration((Server("n1", "n1:1"),)))
 
 
+def wait_closed(content: Any) -> None:
+    """The server closes it in a thread of its own, which may be after the client has its answer."""
+    wait_for(lambda: content.closed, 20, "the file is closed")
+
+
 def test_a_backup_that_is_refused_and_one_that_is_not_whole_leave_no_file(tmp_path: Path, world: World, clusterctl: Any) -> None:
     world.cluster.answers[TakeBackup] = InvalidRequest("n1 is in no quorum")
     code, _, err = clusterctl("backup", "--addr", world.addr, tmp_path / "b")
@@ -234,7 +239,8 @@ def test_a_backup_that_is_refused_and_one_that_is_not_whole_leave_no_file(tmp_pa
     content = (tmp_path / "snapshot").open("w+b")
     world.cluster.answers[TakeBackup] = TakenBackup(header(), content)
     code, _, err = clusterctl("backup", "--addr", world.addr, tmp_path / "b")
-    assert code == 1 and "backup:" in err and content.closed
+    assert code == 1 and "backup:" in err
+    wait_closed(content)
     assert names(tmp_path) == {"snapshot"}
     code, _, err = clusterctl("backup", "--addr", "127.0.0.1:1", tmp_path / "b")
     assert code == 2 and "cannot be asked" in err
@@ -251,10 +257,5 @@ def test_one_backup_at_a_time_and_a_client_that_goes_away_makes_room(tmp_path: P
         slow.recv(1000)
         code, _, err = clusterctl("backup", "--addr", world.addr, tmp_path / "b")
         assert (code, "on its way" in err) == (1, True)
-    gone = threading.Event()
-    for _ in range(1000):
-        if content.closed:
-            break
-        gone.wait(0.02)
-    assert content.closed
+    wait_closed(content)
     assert names(tmp_path) == {"snapshot"}
