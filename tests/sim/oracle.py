@@ -103,7 +103,9 @@ class Oracle:
             return
         cuts = self.cuts
         for peer, progress in node.core._node.progress.items():
-            match = progress.match
+            match = (
+                progress.match if node.core.configuration.get(peer) is not None else 0
+            )  # one that is being told of its removal counts for nothing
             if match and checked.get(peer) != (match, cuts):
                 term = term_of(node, match)
                 disk = self.world.nodes[peer].disk
