@@ -48,13 +48,15 @@ def topology(me: str, raft: RaftView, membership: MembershipView, told: tuple[in
             term, leader = claimed, claimant
         if told[0] > claimed and told[0] >= term and told[1] in live and told[1] != me:
             term, leader = told
+    # Whom Raft follows lives, also while gossip still has it for dead, as after a cut of some seconds: its addresses are needed now, to pass publishes on.
+    near = live | {m.id: m.meta for m in membership.members if m.id == leader and m.state != "left"}
     return Topology(
         term=term,
         leader_id=leader,
         leads=raft.role == "leader" and raft.ready,
         in_quorum=me in servers,
-        grpc_addr={name: meta[META_GRPC] for name, meta in live.items() if META_GRPC in meta},
-        mgmt_addr={m.id: _dialable(m.meta[META_MGMT], m.addr) for m in membership.members if m.id in live and META_MGMT in m.meta},
+        grpc_addr={name: meta[META_GRPC] for name, meta in near.items() if META_GRPC in meta},
+        mgmt_addr={m.id: _dialable(m.meta[META_MGMT], m.addr) for m in membership.members if m.id in near and META_MGMT in m.meta},
         live=frozenset(live) | {me},
         silent=raft.silent,
         foreign=frozenset(name for name, meta in live.items() if is_foreign(meta)),

@@ -53,6 +53,15 @@ def test_failed_and_left_members_have_no_address_and_suspects_have() -> None:
     assert set(seen.grpc_addr) == set(seen.mgmt_addr) == seen.live == {"n1", "n2"}
 
 
+def test_the_leader_has_addresses_also_while_gossip_has_it_for_dead() -> None:
+    """After a cut of some seconds Raft is back at once, and gossip takes its time: publishes of that node waited for it."""
+    gossip = MembershipView((member("n1"), member("n2", "failed"), member("n3", "failed"), member("n4", "left")))
+    seen = topology("n1", raft("n1", "n2", "n3", term=3, leader_id="n2"), gossip)
+    assert set(seen.grpc_addr) == set(seen.mgmt_addr) == {"n1", "n2"}
+    assert seen.live == {"n1"}
+    assert "n4" not in topology("n1", raft("n1", "n4", term=3, leader_id="n4"), gossip).grpc_addr
+
+
 def test_a_member_of_another_make_has_no_grpc_address() -> None:
     go = Member("go1", "go1:1", {"mgmt": "go1:2"}, "alive")
     seen = topology("n1", raft("n1"), MembershipView((member("n1"), go)))
