@@ -199,6 +199,10 @@ class Actor(pykka.ThreadingActor):
                 self.log.warning("an exception goes back to the asker of %s", type(message).__name__, exc_info=True)
             if not reply.done:
                 reply.fail(error)
+        except BaseException as error:
+            if not reply.done:
+                reply.fail(CoterieError(f"{self.concern} was ended by {type(error).__name__} while it handled a {type(message).__name__}"))
+            raise
         else:
             if answer is not LATER and not reply.done:
                 reply.set(answer)

@@ -171,5 +171,5 @@ class Callbacks(Actor):
     def _call(self, callback: Callable[..., object], *arguments: object) -> None:
         try:
             callback(*arguments)
-        except Exception:
+        except BaseException:
             self.log.exception("the application's callback %s raised; the cluster goes on", getattr(callback, "__name__", callback))

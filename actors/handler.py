@@ -10,6 +10,10 @@ A fourth one is ours: `handle_dead_letter`. Records of the dead-letter topic go 
 dead letters is not surprised by a topic it has never heard of; without that method they count as delivered.
 
 Replicated commands (docs/replicated-commands.md) have four more: `handle_apply`, `handle_snapshot`, `handle_restore` and `applied_index`.
+
+Whatever the application's code raises is its failure and an answer to who asked, `SystemExit` and `asyncio.CancelledError` too, which are no
+`Exception`s: it runs in a thread of its own, where neither means that the process ends. Methods that Python would not run when they are called
+(`async def`) are refused at the start.
 """
 
 from __future__ import annotations
@@ -21,8 +25,8 @@ from typing import Any
 import attrs
 
 from coterie.actors.base import Actor
-from coterie.actors.dead_letters import read_letter
-from coterie.actors.errors import HandlerFailed
+from coterie.actors.dead_letters import describe, read_letter
+from coterie.actors.errors import HandlerFailed, InvalidRequest
 from coterie.actors.handler_commands import apply_commands, support_of, write_state
 from coterie.actors.messages import DeadLetter
 from coterie.actors.room_messages import (
@@ -74,6 +78,7 @@ class HandlerActor(Actor):
 
     def __init__(self) -> None:
         super().__init__()
+        _refuse_coroutines(self)
         parameters = inspect.signature(self.handle_sync).parameters
         self._wants_record = "record" in parameters
         self.command_support = support_of(self, HandlerActor)
@@ -113,6 +118,14 @@ class HandlerActor(Actor):
         return None
 
     def on_receive(self, message: Any) -> Any:
+        try:
+            return self._receive(message)
+        except Exception:
+            raise
+        except BaseException as error:
+            raise HandlerFailed(f"{type(self).__name__} raised {describe(error)}") from error
+
+    def _receive(self, message: Any) -> Any:
         if isinstance(message, Deliver):
             return self._deliver_letters(message) if message.letters else self._deliver(message)
         if isinstance(message, ApplyCommands):
@@ -150,7 +163,7 @@ class HandlerActor(Actor):
                 for _, data, _ in batch.records:
                     handle(topic, data)
                     done += 1
-        except Exception as error:  # noqa: BLE001 - the application's code: the delivery actor counts, logs and retries it
+        except BaseException as error:  # noqa: BLE001 - the application's code: the delivery actor counts, logs and retries it
             return Delivered(done, error)
         return Delivered(done)
 
@@ -188,7 +201,7 @@ class HandlerActor(Actor):
             else:
                 try:
                     self._handle_letter(one, letter)
-                except Exception as error:  # noqa: BLE001 - the application's code, as above
+                except BaseException as error:  # noqa: BLE001 - the application's code, as above
                     return Delivered(done, error)
             done += 1
         return Delivered(done)
@@ -216,10 +229,10 @@ class HandlerActor(Actor):
             answer = call(op, message.data)
         except HandlerFailed:
             raise
-        except Exception as error:
-            raise HandlerFailed(f"{method.__name__}({op!r}) raised {type(error).__name__}: {error}") from error
+        except BaseException as error:
+            raise HandlerFailed(f"{name.replace(' ', '_')}({op!r}) raised {describe(error)}") from error
         if not isinstance(answer, (bytes, bytearray, memoryview)):
-            raise HandlerFailed(f"{method.__name__}({op!r}) returned {type(answer).__name__}; it must return bytes")
+            raise HandlerFailed(f"{name.replace(' ', '_')}({op!r}) returned {type(answer).__name__}; it must return bytes")
         return bytes(answer)
 
 
@@ -231,3 +244,15 @@ class ObjectHandler(HandlerActor):
             if callable(getattr(target, name, None)):
                 setattr(self, name, getattr(target, name))
         super().__init__()
+
+
+def _refuse_coroutines(handler: HandlerActor) -> None:
+    """Raises InvalidRequest. What such a method was called for would count as done, and nothing would ever run it."""
+    for name in METHODS:
+        method = getattr(handler, name)
+        waits = inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
+        if waits or (inspect.isgeneratorfunction(method) and name != "handle_snapshot"):
+            raise InvalidRequest(
+                f"{name}: it is {'async' if waits else 'a generator'}, and calling it runs nothing; remedy: a plain method, in which "
+                "asyncio.run_coroutine_threadsafe(coroutine, loop).result(timeout) runs what is to be awaited on a loop of the application's"
+            )

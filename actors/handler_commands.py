@@ -41,7 +41,7 @@ def apply_commands(handle: Callable[[int, str, bytes], Any], commands: list[tupl
             answer = handle(index, op, data)
             if answer.__class__ is not bytes:
                 answer = _as_bytes(op, answer)
-        except Exception as error:  # noqa: BLE001 - the application's code: what it raises is the outcome, and goes to the proposer
+        except BaseException as error:  # noqa: BLE001 - the application's code: what it raises is the outcome, and goes to the proposer
             outcomes.append((False, _text(op, error).encode(errors="replace")))
         else:
             outcomes.append((True, answer))
@@ -74,7 +74,7 @@ def _as_bytes(op: str, answer: Any) -> bytes:
     raise HandlerFailed(f"handle_apply({op!r}) returned {type(answer).__name__}; it must return bytes or None")
 
 
-def _text(op: str, error: Exception) -> str:
+def _text(op: str, error: BaseException) -> str:
     if isinstance(error, HandlerFailed):
         return str(error)[:MOST_TEXT]
     return f"handle_apply({op!r}) raised {describe(error)}"

@@ -17,9 +17,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pykka
+
 from coterie.actors.assembly import Rooms
 from coterie.actors.base import Ref
-from coterie.actors.errors import CoterieError, InvalidRequest, NoQuorum, NotLeader
+from coterie.actors.errors import CoterieError, HandlerFailed, InvalidRequest, NoQuorum, NotLeader
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import Join, Joined, Leave, Left, Read, TransferLeadership, Write
 from coterie.actors.replication.requests import check_timeout
@@ -111,7 +113,18 @@ class Requests:
                 answer.fail(confirmed.error if isinstance(confirmed.error, CoterieError) else NotLeader())
                 return
             handled: LightFuture = handler.ask(call, block=False)
-            handled.on_done(lambda: answer.fail(handled.error) if handled.error is not None else answer.set(handled.get()))
+            handled.on_done(lambda: answered(handled))
+
+        def answered(handled: LightFuture) -> None:
+            error = handled.error
+            if isinstance(error, pykka.ActorDeadError):  # before it came to this
+                error = HandlerFailed(
+                    f"op={call.op!r}: the handler actor of {self._picture.me!r} is dead, and did nothing; register another"
+                )
+            if error is not None:
+                answer.fail(error)
+            else:
+                answer.set(handled.get(timeout=0))
 
         confirmed.on_done(confirmed_or_not)
         return answer

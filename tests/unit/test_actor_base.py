@@ -11,7 +11,7 @@ import pykka
 import pytest
 
 from coterie.actors.base import LATER, MAX_RESTARTS, Actor, Crash
-from coterie.actors.errors import InvalidRequest, StorageError
+from coterie.actors.errors import CoterieError, InvalidRequest, StorageError
 from coterie.actors.future import LightFuture, gather
 from coterie.transport import logs
 
@@ -186,6 +186,13 @@ def test_a_system_exit_stops_no_other_actor(probe, crashes):
         assert other.ask("x", timeout=5) == ("echo", "x")
     finally:
         other.stop()
+
+
+def test_who_asked_for_what_ended_in_a_system_exit_is_answered(probe, crashes):
+    with pytest.raises(CoterieError, match="SystemExit"):
+        probe.ask("exit", timeout=5)
+    wait_for_crashes(probe, crashes, 1)
+    assert probe.ask("x", timeout=5) == ("echo", "x")
 
 
 def test_asks_that_race_with_stop_are_all_answered():

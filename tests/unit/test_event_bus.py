@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.actors.base import Actor, Ref
+from coterie.actors.base import MAX_RESTARTS, Actor, Ref
 from coterie.actors.config import Config
 from coterie.actors.errors import InvalidRequest
 from coterie.actors.event_bus import Callbacks, EventBus
@@ -315,3 +316,17 @@ def test_a_callback_that_raises_stops_nothing() -> None:
     assert len(failing.seen) == 2
     assert not Callbacks.wanted(Config(node_id="n1"))
     assert not [actor for actor in pykka.ActorRegistry.get_all() if isinstance(actor, Ref) and actor == ref]
+
+
+def test_a_callback_that_exits_ends_nothing() -> None:
+    seen: list[LeaderInfo] = []
+
+    def exits(info: LeaderInfo) -> None:
+        seen.append(info)
+        sys.exit(3)
+
+    ref = Callbacks.start(Config(node_id="n1", on_leader_change=exits))
+    for term in range(MAX_RESTARTS + 2):
+        ref.tell(LeaderChanged(0.0, term, "n1", ""))
+    ref.stop()
+    assert len(seen) == MAX_RESTARTS + 2

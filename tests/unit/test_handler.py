@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,9 +11,9 @@ import pykka
 import pytest
 
 from coterie.actors.base import Ref
-from coterie.actors.errors import HandlerFailed
+from coterie.actors.errors import CoterieError, HandlerFailed, InvalidRequest
 from coterie.actors.handler import HandlerActor, ObjectHandler, Record
-from coterie.actors.room_messages import Deliver, Delivered, HandleRead, HandleWrite
+from coterie.actors.room_messages import ApplyCommands, BeginCommands, Deliver, Delivered, HandleRead, HandleWrite
 
 WAIT = 10.0
 Start = Callable[..., Ref]
@@ -124,6 +126,8 @@ class Odd(HandlerActor):
         (None, "returned NoneType"),
         (KeyError("k"), r"handle_read\('get'\) raised KeyError: 'k'"),
         (HandlerFailed("my own words"), "^my own words$"),
+        (SystemExit(3), r"handle_read\('get'\) raised SystemExit: 3"),
+        (asyncio.CancelledError(), r"handle_read\('get'\) raised CancelledError"),
     ],
 )
 def test_no_bytes_and_exceptions_are_handler_failed(start: Start, answer: Any, said: str) -> None:
@@ -158,3 +162,58 @@ def test_a_handler_is_a_pykka_actor_with_messages_of_its_own(start: Start) -> No
     assert isinstance(ref, pykka.ActorRef)
     assert ref.proxy().had.get(timeout=WAIT) == []
     assert ref.ask("unknown", timeout=WAIT) is None
+
+
+class Exits(HandlerActor):
+    """Raises what is no Exception, wherever it is called."""
+
+    def handle_sync(self, topic: str, data: bytes) -> None:
+        if data == b"bad":
+            sys.exit(3)
+
+    def handle_apply(self, index: int, op: str, data: bytes) -> bytes | None:
+        raise asyncio.CancelledError
+
+    def applied_index(self) -> int | None:
+        sys.exit("not now")
+
+    def on_message(self, message: Any) -> Any:
+        sys.exit(4)
+
+
+def test_a_system_exit_is_a_failure_like_others_and_leaves_nobody_waiting(start: Start) -> None:
+    ref = start(Exits)
+    outcome = deliver(ref, batch(b"a", b"bad", b"c"))
+    assert (outcome.count, type(outcome.error)) == (1, SystemExit)
+    commands = ApplyCommands("n1", [(1, "op", b""), (2, "op", b"")], None)
+    assert [ok for ok, _ in ref.ask(commands, timeout=WAIT)] == [False, False]
+    with pytest.raises(HandlerFailed, match="Exits raised SystemExit: not now"):
+        ref.ask(BeginCommands("n1"), timeout=WAIT)
+    with pytest.raises(CoterieError, match="SystemExit"):
+        ref.ask("a message of the application's own", timeout=WAIT)
+    assert deliver(ref, batch(b"d")).count == 1
+
+
+class Coroutine(HandlerActor):
+    async def handle_sync(self, topic: str, data: bytes) -> None:  # type: ignore[override]
+        raise AssertionError("nobody awaits it")
+
+
+class Generator(HandlerActor):
+    def handle_apply(self, index: int, op: str, data: bytes) -> Iterator[bytes]:  # type: ignore[override]
+        yield b"nobody asks for it"
+
+
+@pytest.mark.parametrize(("kind", "method"), [(Coroutine, "handle_sync"), (Generator, "handle_apply")])
+def test_a_method_that_does_nothing_when_it_is_called_is_refused(kind: type[HandlerActor], method: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{method}: .*calling it runs nothing; remedy"):
+        kind.start()
+
+
+def test_an_object_with_a_coroutine_is_refused_too() -> None:
+    class Service:
+        async def handle_write(self, op: str, request: bytes) -> bytes:
+            return b""
+
+    with pytest.raises(InvalidRequest, match="handle_write"):
+        ObjectHandler.start(Service())

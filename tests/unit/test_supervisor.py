@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 
 import pykka
 import pytest
 
-from coterie import ClusterSupervisor, Config, ElectionStart, HandlerActor, Leave, Publish, Read, RegisterHandler, Status, Subscribe, Write
+from coterie import (
+    Apply,
+    ClusterSupervisor,
+    Config,
+    ElectionStart,
+    HandlerActor,
+    HandlerFailed,
+    Leave,
+    Publish,
+    Read,
+    RegisterHandler,
+    Status,
+    Subscribe,
+    Write,
+)
 from coterie.actors.errors import InvalidRequest
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
 from coterie.actors.room_messages import Emit, GetRaftView, Member, MembershipEvent, MembershipView, RaftView
@@ -28,7 +43,7 @@ def config(**more):
 
 @pytest.fixture(scope="module")
 def node():
-    ref = ClusterSupervisor.start(config())
+    ref = ClusterSupervisor.start(config(repl_retry=0.2, repl_attempts=5))
     yield ref
     ref.stop()
 
@@ -82,6 +97,42 @@ def test_an_application_that_never_returns_holds_up_the_end_of_its_node_for_less
         for thread in threads - {threading.main_thread()}:
             if thread.name.endswith(("handler", "callbacks")):
                 thread.join(10)
+
+
+class Exits(HandlerActor):
+    """Calls sys.exit wherever it is told to, and remembers what it took."""
+
+    def __init__(self):
+        super().__init__()
+        self.had = []
+
+    def handle_sync(self, topic, data):
+        if data == b"exit":
+            sys.exit(3)
+        self.had.append(data)
+
+    def handle_apply(self, index, op, data):
+        return sys.exit(3) if op == "exit" else b"done"
+
+    def handle_write(self, op, request):
+        return sys.exit(3) if op == "exit" else b"written"
+
+
+def test_an_application_that_exits_in_its_handler_fails_there_and_blocks_nothing_behind_it(node):
+    handler = Exits.start()
+    node.ask(RegisterHandler(handler))
+    for message in (Write("exit"), Apply("exit")):
+        with pytest.raises(HandlerFailed, match="SystemExit"):
+            node.ask(message)
+    assert node.ask(Write("w")) == b"written"
+    assert node.ask(Apply("a")).result == b"done"
+    for data in (b"exit", b"behind it"):
+        node.ask(Publish("exits", data))
+    wait_for(lambda: any("exits" in text and "SystemExit" in text for text in node.ask(Status()).warnings), 10, "the status names it")
+    wait_for(lambda: b"behind it" in handler._actor_weakref().had, 10, "the record behind it is delivered")
+    handler.stop()
+    with pytest.raises(HandlerFailed, match="handler actor of 'n1' is dead"):
+        node.ask(Write("w"))
 
 
 def test_what_was_asked_for_at_the_start_does_not_undo_what_was_told_since(node):
