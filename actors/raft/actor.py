@@ -343,10 +343,12 @@ class RaftActor(Actor):
     def _work(self, ready: Ready) -> None:
         links = self._links
         assert links is not None
-        # What is committed and on our own disk goes first: who waits for it is answered, and what follows is done while the disk works. (What came
-        # with this very Ready must not be applied before it is stored: after a crash the buffer would be ahead of the log.)
+        # What is committed and on our own disk goes first: who waits for it is answered, and what follows is done while the disk works. But where a leader waits
+        # for our answer, that goes first: handing entries out wakes threads that would take processor and interpreter from the store. (What came with
+        # this very Ready must not be applied before it is stored: after a crash the buffer would be ahead of the log.)
         stored = not ready.entries or (bool(ready.committed) and ready.committed[-1][0].index < ready.entries[0].index)
-        if ready.committed and stored:
+        at_once = stored and not ready.replies
+        if ready.committed and at_once:
             self._committed(ready)
         for send in ready.before:
             links.send(send)
@@ -360,7 +362,7 @@ class RaftActor(Actor):
             links.send(send)
         if ready.replies:
             reply_all(ready.replies)  # type: ignore[arg-type]
-        if ready.committed and not stored:
+        if ready.committed and not at_once:
             self._committed(ready)
         if ready.abandoned:
             self._fail(

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 import pytest
 
 from coterie.actors.errors import NotLeader
-from coterie.actors.raft.actor import RaftActor
+from coterie.actors.raft.actor import REQUEST, RaftActor, SetSink
 from coterie.actors.raft.memory_log import MemoryLog
 from coterie.actors.raft.node import Transfer
 from coterie.actors.raft.settings import Settings
 from coterie.actors.room_messages import ChangeQuorum, GetRaftView, Propose
+from coterie.proto.raft_codec import encode_configuration
+from coterie.proto.raft_messages import COMMAND, CONFIGURATION, NOOP, AppendRequest, Configuration, Entry, Header, Server
 from tests.product.wait import wait_for
 
 WAIT = 10.0
@@ -58,3 +60,47 @@ def test_whoever_waits_is_answered_when_it_stops():
     with pytest.raises(NotLeader):
         waits.get(timeout=WAIT)
     assert change.error is not None
+
+
+class Answers:
+    """A leader's place on its connection."""
+
+    def __init__(self, said):
+        self._serving, self._said = self, said
+
+    def deliver(self, answers):
+        self._said.extend("answered" for _ in answers)
+
+
+class Said(MemoryLog):
+    """A log, and a sink of what is committed, which say in which order they are used."""
+
+    def __init__(self):
+        super().__init__()
+        self.said = []
+
+    def append(self, entries, hard_state=None, truncate_from=None):
+        super().append(entries, hard_state, truncate_from)
+        self.said += [f"stored {entry.index}" for entry in entries]
+
+    def send(self, message):
+        self.said += [f"committed {entry.index}" for entry, _ in message.entries]
+        return True
+
+
+def test_a_follower_stores_and_answers_before_it_hands_out_what_was_committed_earlier():
+    log = Said()
+    ref = RaftActor.start("n2", "127.0.0.1:0", log, Settings())
+    header = Header("n1", "127.0.0.1:1")
+    servers = Configuration((Server("n1", header.address), Server("n2", "127.0.0.1:2")))
+    first = Entry(1, 1, CONFIGURATION, encode_configuration(servers))
+    try:
+        ref.ask(GetRaftView())
+        ref.tell(SetSink(log))
+        ref.tell((REQUEST, Answers(log.said), AppendRequest(header, 1, 0, 0, 0, (first, Entry(2, 1, NOOP, b""))), None))
+        ref.ask(GetRaftView())
+        ref.tell((REQUEST, Answers(log.said), AppendRequest(header, 1, 2, 1, 2, (Entry(3, 1, COMMAND, b"x"),)), None))
+        ref.ask(GetRaftView())
+    finally:
+        ref.stop()
+    assert log.said == ["stored 1", "stored 2", "answered", "stored 3", "answered", "committed 1", "committed 2"]
