@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from coterie.actors.errors import CoterieError, NotLeader, Unreachable
+from coterie.actors.errors import CoterieError, NotLeader, Unreachable, VersionMismatch
 from coterie.actors.future import LightFuture
 from coterie.actors.management.client import NodeClient
 from coterie.actors.management.failures import kind_of
 from coterie.actors.management.requests import status_document
-from coterie.cli_errors import CommandError, NoAnswer
+from coterie.cli_errors import NoAnswer
 from coterie.cli_http import Document
 from coterie.cli_target import Target, shown
 from coterie.transport.grpc_client import ChannelPool
@@ -65,24 +65,46 @@ def _grpc_address(client: NodeClient, asked: str, refused: NotLeader, timeout: f
 
 
 def request(target: Target, addr: tuple[str, int], operation: str, body: Document) -> Document:
-    """A write, a read or a publish, as the body of its HTTP request. Raises NoAnswer, CommandError."""
-    if body.get("messageId") or body.get("headers"):
-        raise CommandError("--message-id and --header need HTTP: give the node's HTTP address, and leave --mgmt-proto out")
-    if operation == "apply":
-        raise CommandError("apply needs HTTP: give the node's HTTP address, and leave --mgmt-proto out")
-    if body.get("consistency"):
-        raise CommandError("--consistency needs HTTP: give the node's HTTP address, and leave --mgmt-proto out")
+    """A write, a read, a command or a publish, as the body of its HTTP request. Raises NoAnswer."""
     data = base64.b64decode(body["data"])
-    asks: dict[str, Callable[[NodeClient], LightFuture]] = {
-        "appwrite": lambda client: client.write(shown(addr), body["op"], data, target.timeout),
-        "read": lambda client: client.read(shown(addr), body["op"], data, target.timeout),
-        "publish": lambda client: client.publish(shown(addr), body["topic"], data, target.timeout),
+    asks: dict[str, Callable[[NodeClient], Document]] = {
+        "appwrite": lambda client: _data(client.write(shown(addr), body["op"], data, target.timeout), target),
+        "read": lambda client: _data(client.read_at(shown(addr), body["op"], data, body.get("consistency") or "", target.timeout), target),
+        "apply": lambda client: _applied(
+            client.apply(shown(addr), body["op"], data, body.get("session"), body.get("number"), target.timeout), target
+        ),
+        "publish": lambda client: _published(client, target, addr, body, data),
     }
     with _client(target) as client:
         try:
-            answer: Any = asks[operation](client).get(timeout=target.timeout + 1)
+            return asks[operation](client)
         except Unreachable as error:
             raise NoAnswer(str(error), sent=False) from None
         except CoterieError as error:
             return {"error": str(error), "kind": kind_of(error)}
-    return {"topic": body["topic"]} if operation == "publish" else {"data": base64.b64encode(answer).decode()}
+
+
+def _answer(future: LightFuture, target: Target) -> Any:
+    return future.get(timeout=target.timeout + 1)
+
+
+def _data(future: LightFuture, target: Target) -> Document:
+    return {"data": base64.b64encode(_answer(future, target)).decode()}
+
+
+def _applied(future: LightFuture, target: Target) -> Document:
+    applied = _answer(future, target)
+    return {"index": applied.index, "result": base64.b64encode(applied.result).decode()}
+
+
+def _published(client: NodeClient, target: Target, addr: tuple[str, int], body: Document, data: bytes) -> Document:
+    """Of a node of go-cluster too, which knows neither message ids nor headers, and tells no place."""
+    name, headers = body.get("messageId") or "", body.get("headers") or {}
+    try:
+        published = _answer(client.publish_at(shown(addr), body["topic"], data, target.timeout, name, headers), target)
+    except VersionMismatch:
+        if name or headers:
+            raise
+        _answer(client.publish(shown(addr), body["topic"], data, target.timeout), target)
+        return {"topic": body["topic"]}
+    return {"topic": published.topic, "seq": published.seq, "index": published.index}

@@ -1,7 +1,7 @@
-"""The messages of `cluster.proto` as go-cluster's nodes write them: JSON objects on the same gRPC methods that take protobuf. Pure.
+"""The messages of `cluster.proto` as go-cluster's nodes write them, and those of `client.proto`: JSON objects on the same gRPC methods that take protobuf. Pure.
 
 **How the two are told apart.** A JSON request of theirs begins with `{`, the byte 0x7b. A protobuf message begins with a tag: 0x7b would be field 15 with wire
-type 3, the begin of a *group*. proto3 has no groups and no message of `cluster.proto` a field 15, so no encoder of these messages writes it. An empty body
+type 3, the begin of a *group*. proto3 has no groups and no message of the two files a field 15, so no encoder of these messages writes it. An empty body
 is the protobuf of an empty message. JSON may begin with white space, too, but a line feed (0x0a) is also the tag of field 1, so only `{` counts; Go's encoder
 writes nothing before it.
 
@@ -57,11 +57,17 @@ def write_json(message: Message) -> bytes:
     document: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
-        if value or field.json_name not in _OMITTED:
-            document[field.json_name] = base64.b64encode(value).decode() if field.type == FieldDescriptor.TYPE_BYTES else value
+        if value or not (field.json_name in _OMITTED or (field.has_presence and not message.HasField(field.name))):
+            document[field.json_name] = _document(field, value)
     if "error" in document and not document.get("data", True):
         del document["data"]
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _document(field: Any, value: Any) -> Any:
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return base64.b64encode(value).decode()
+    return dict(value) if _is_map(field) else value
 
 
 def read_json(kind: type[M], body: bytes) -> M:
@@ -75,7 +81,11 @@ def read_json(kind: type[M], body: bytes) -> M:
     message = kind()
     for field in kind.DESCRIPTOR.fields:
         value = _find(document, field.json_name)
-        if value is not None:
+        if value is None:
+            continue
+        if _is_map(field):
+            getattr(message, field.name).update(_texts(field.json_name, value))
+        else:
             setattr(message, field.name, _value(field, value))
     return message
 
@@ -103,7 +113,17 @@ def _value(field: Any, value: Any) -> Any:
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_UINT64:
                 raise WireError(f"{name}={_shown(value)}: give a whole number from 0 to {_MAX_UINT64}")
             return value
-    raise TypeError(f"{field.full_name}: fields of this type are in no message of cluster.proto")
+    raise TypeError(f"{field.full_name}: fields of this type are in no message of cluster.proto and client.proto")
+
+
+def _is_map(field: Any) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+
+
+def _texts(name: str, value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise WireError(f"{name}={_shown(value)}: this is a JSON {_type_of(value)}; give an object of strings")
+    return {_text(name, key): _text(f"{name}.{key}", text) for key, text in value.items()}
 
 
 def _text(name: str, value: Any) -> str:

@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
-from coterie.proto.generated import cluster_pb2, node_pb2
+from coterie.proto.generated import client_pb2, cluster_pb2, node_pb2
 
 __all__ = ["HEALTH", "POOL", "REFLECTION", "message"]
 
@@ -108,7 +108,7 @@ def _health_file() -> FileDescriptorProto:
 
 def _pool() -> DescriptorPool:
     pool = DescriptorPool()
-    for file in (cluster_pb2, node_pb2):
+    for file in (client_pb2, cluster_pb2, node_pb2):
         pool.AddSerializedFile(file.DESCRIPTOR.serialized_pb)
     for made in (_health_file(), *(_reflection_file(service.rpartition(".")[0]) for service in REFLECTION)):
         pool.AddSerializedFile(made.SerializeToString())

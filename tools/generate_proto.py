@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 GENERATOR = "grpcio-tools==1.68.1"
 ENVIRONMENT = ROOT / "build" / "proto-venv"
-FILES = ("cluster.proto", "node.proto")
+FILES = ("client.proto", "cluster.proto", "node.proto")
 HERE = ROOT / "proto" / "generated"
 
 

@@ -21,11 +21,12 @@ from coterie.actors.management.failures import from_answer, from_failure
 from coterie.actors.management.grpc_api import FORWARDED
 from coterie.actors.management.node_api import Batch
 from coterie.actors.management.requests import parse_status
-from coterie.actors.messages import Joined, Left, Published
+from coterie.actors.messages import Applied, Joined, Left, Published
 from coterie.actors.room_messages import ReadFrom, StateEnd, StateReach
 from coterie.actors.tracing import SpanContext, headers_of
 from coterie.proto import cluster_json
 from coterie.proto.errors import WireError
+from coterie.proto.generated import client_pb2 as client
 from coterie.proto.generated import cluster_pb2 as cluster
 from coterie.proto.generated import node_pb2 as node
 from coterie.transport.grpc_client import Answer, ChannelPool, ClientStream
@@ -34,6 +35,7 @@ __all__ = ["AckStream", "ForwardLink", "NodeClient"]
 
 _MANAGEMENT: Final = "/cluster.v1.Management/"
 _REPLICATION: Final = "/cluster.v1.Replication/"
+_CLIENT: Final = "/coterie.v1.Client/"
 _NODE: Final = "/coterie.v1.Node/"
 
 M = TypeVar("M", bound=Message)
@@ -73,6 +75,34 @@ class NodeClient:
             cluster.AppSyncRequest(topic=topic, data=data),
             timeout,
             _then(cluster.AppSyncResponse, Published(topic, 0, 0)),
+        )
+
+    def publish_at(
+        self, address: str, topic: str, data: bytes, timeout: float, message_id: str = "", headers: dict[str, str] | None = None
+    ) -> LightFuture:
+        """-> Published. Raises VersionMismatch where the node is one of go-cluster; nothing is published then."""
+        return self._call(
+            address,
+            _CLIENT + "Publish",
+            client.PublishRequest(topic=topic, data=data, message_id=message_id, headers=headers),
+            timeout,
+            lambda body: _place(cluster_json.read(client.PublishReply, body)),
+        )
+
+    def apply(self, address: str, op: str, data: bytes, session: str | None, number: int | None, timeout: float) -> LightFuture:
+        """-> Applied."""
+        request = client.ApplyRequest(op=op, data=data, session=session, number=number)
+        return self._call(address, _CLIENT + "Apply", request, timeout, lambda body: _applied(cluster_json.read(client.ApplyReply, body)))
+
+    def read_at(self, address: str, op: str, data: bytes, consistency: str, timeout: float) -> LightFuture:
+        """-> bytes. consistency: "" for the leader's handler, else as in `Read`."""
+        return self._call(
+            address,
+            _CLIENT + "Read",
+            client.ClientReadRequest(op=op, data=data, consistency=consistency),
+            timeout,
+            lambda body: bytes(cluster_json.read(client.ClientReadReply, body).data),
+            repeatable=True,
         )
 
     def read(self, address: str, op: str, data: bytes, timeout: float, trace: SpanContext | None = None) -> LightFuture:
@@ -265,6 +295,14 @@ def _then(kind: type[M], reply: Any) -> Callable[[bytes], Any]:
         return reply
 
     return read
+
+
+def _place(reply: client.PublishReply) -> Published:
+    return Published(reply.topic, reply.seq, reply.index)
+
+
+def _applied(reply: client.ApplyReply) -> Applied:
+    return Applied(reply.index, reply.result)
 
 
 def _opened(stream: ClientStream | None) -> ClientStream:

@@ -12,6 +12,7 @@ import pykka
 
 from coterie.actors import errors
 from coterie.actors.errors import (
+    AlreadyApplied,
     AlreadyMember,
     ConfigError,
     CoterieError,
@@ -23,6 +24,7 @@ from coterie.actors.errors import (
     NotLeader,
     Overloaded,
     PayloadTooLarge,
+    SessionExpired,
     StorageError,
     UnknownMember,
     Unreachable,
@@ -31,9 +33,11 @@ from coterie.actors.errors import (
 from coterie.proto.generated.node_pb2 import Failure
 from coterie.transport.grpc_client import Answer
 
-__all__ = ["GRPC_CODES", "HTTP_STATUS", "TRAILER", "as_ours", "from_answer", "from_failure", "kind_of", "to_failure"]
+__all__ = ["GRPC_CODES", "HTTP_STATUS", "KIND", "TRAILER", "as_ours", "from_answer", "from_failure", "kind_of", "to_failure"]
 
 TRAILER: Final = "coterie-failure-bin"
+KIND: Final = "coterie-kind"  # the kind alone, for clients that do not read protobuf
+TOO_MANY_CALLS: Final = "Concurrent RPC limit exceeded!"  # of grpcio's server, before the method is called
 
 HTTP_STATUS: Final[dict[str, int]] = {
     "InvalidRequest": 400,
@@ -57,6 +61,8 @@ GRPC_CODES: Final[dict[str, str]] = {
     "UnknownMember": "NOT_FOUND",
     "PayloadTooLarge": "INVALID_ARGUMENT",
     "Overloaded": "RESOURCE_EXHAUSTED",
+    "SessionExpired": "FAILED_PRECONDITION",
+    "AlreadyApplied": "FAILED_PRECONDITION",
     "NotLeader": "FAILED_PRECONDITION",
     "NoQuorum": "UNAVAILABLE",
     "Unreachable": "UNAVAILABLE",
@@ -67,6 +73,7 @@ GRPC_CODES: Final[dict[str, str]] = {
 _BY_TEXT: Final[dict[str, type[CoterieError]]] = {
     kind.__name__: kind
     for kind in (
+        AlreadyApplied,
         AlreadyMember,
         DeadlineExceeded,
         HandlerFailed,
@@ -75,6 +82,7 @@ _BY_TEXT: Final[dict[str, type[CoterieError]]] = {
         NoQuorum,
         Overloaded,
         PayloadTooLarge,
+        SessionExpired,
         StorageError,
         UnknownMember,
         Unreachable,
@@ -127,7 +135,9 @@ def from_answer(answer: Answer, address: str, repeatable: bool) -> CoterieError 
     if answer.code == "OK":
         return None
     what = f"{address}: {answer.code}: {answer.text}"
-    if answer.code == "RESOURCE_EXHAUSTED":
+    if answer.code == "RESOURCE_EXHAUSTED" and (
+        repeatable or answer.text == TOO_MANY_CALLS
+    ):  # gRPC says it also of an answer that is too large
         return Overloaded(what)
     if answer.code == "UNIMPLEMENTED":
         return VersionMismatch(f"{what}; the node there does not know this call: does it run this version?")

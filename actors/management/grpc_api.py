@@ -16,9 +16,9 @@ from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from coterie.actors.errors import DeadlineExceeded, InvalidRequest, NotLeader
+from coterie.actors.errors import CoterieError, DeadlineExceeded, Indeterminate, InvalidRequest, NotLeader
 from coterie.actors.future import LightFuture
-from coterie.actors.management.failures import GRPC_CODES, TRAILER, as_ours, kind_of, to_failure
+from coterie.actors.management.failures import GRPC_CODES, KIND, TRAILER, as_ours, kind_of, to_failure
 from coterie.actors.management.requests import check_id, check_op, check_raft_addr, check_topic
 from coterie.actors.management.service import ClusterService, status_json
 from coterie.actors.management.spans import keep_trace
@@ -26,10 +26,11 @@ from coterie.actors.messages import Join, Leave, Publish, Write
 from coterie.proto import cluster_json
 from coterie.proto.errors import WireError
 from coterie.proto.generated import cluster_pb2 as cluster
-from coterie.transport.grpc_server import Call, Method, Refused
+from coterie.transport.grpc_server import MAX_MESSAGE, Call, Method, Refused
 
-__all__ = ["FORWARDED", "MANAGEMENT", "Spoken", "carry_out", "decode", "is_forwarded", "management_services", "refusal"]
+__all__ = ["FORWARDED", "MANAGEMENT", "Spoken", "carry_out", "decode", "is_forwarded", "management_services", "refusal", "sendable"]
 
+MAX_TEXT: Final = 1000  # bytes of an error's text in the trailing metadata; in the status it is percent-encoded, three times as many
 FORWARDED: Final = ("coterie-forwarded", "1")
 MANAGEMENT: Final = "cluster.v1.Management"
 
@@ -60,7 +61,17 @@ class Spoken:
             raise InvalidRequest(f"bad request: {error}") from None
 
     def write(self, message: Message) -> bytes:
-        return cluster_json.write(message, self._json)
+        """Raises Indeterminate where it is too large to be sent."""
+        return sendable(cluster_json.write(message, self._json))
+
+
+def sendable(reply: bytes) -> bytes:
+    """`reply`, which gRPC itself would end with a status that tells a caller nothing of what was done. Raises Indeterminate."""
+    if len(reply) > MAX_MESSAGE:
+        raise Indeterminate(
+            f"the answer has {len(reply)} bytes, and a message at most {MAX_MESSAGE}: the request was carried out, its answer cannot be sent"
+        )
+    return reply
 
 
 def is_forwarded(call: Call) -> bool:
@@ -85,11 +96,19 @@ def settled(future: LightFuture, call: Call, timeout: float) -> Any:
 def refusal(error: BaseException) -> Refused:
     """The end of a call whose reply has no place for an error."""
     ours = as_ours(error)
-    return Refused(GRPC_CODES.get(kind_of(ours), "INTERNAL"), str(ours), trailer(ours))
+    return Refused(GRPC_CODES.get(kind_of(ours), "INTERNAL"), cut(str(ours)), trailer(ours))
 
 
-def trailer(error: BaseException) -> tuple[tuple[str, bytes], ...]:
-    return ((TRAILER, to_failure(error).SerializeToString()),)
+def trailer(error: CoterieError) -> tuple[tuple[str, str | bytes], ...]:
+    failure = to_failure(error)
+    failure.text = cut(failure.text)
+    return (KIND, failure.kind), (TRAILER, failure.SerializeToString())
+
+
+def cut(text: str) -> str:
+    """`text` as it may stand among the headers of a call: a handler's exception can be of any length, and a client takes 8 KiB of headers in all."""
+    raw = text.encode("utf-8", "replace")
+    return text if len(raw) <= MAX_TEXT else raw[:MAX_TEXT].decode("utf-8", "ignore") + "…"
 
 
 def management_services(service: ClusterService) -> Mapping[str, Mapping[str, Method]]:

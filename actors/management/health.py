@@ -5,7 +5,7 @@ What is served is known when the node opens, how it stands is told by the wiring
 | service | SERVING while |
 |---|---|
 | "" (the node as a whole), `coterie.v1.Node`, reflection, health | the node lives; not after it has failed closed |
-| `cluster.v1.Management` | it also knows a leader, its disk answers and it waits for no state, so that what is asked of it can be carried out (as `/readyz`) |
+| `cluster.v1.Management`, `coterie.v1.Client` | it also knows a leader, its disk answers and it waits for no state (as `/readyz`) |
 | `cluster.v1.Replication` | it leads: only the leader has subscribers |
 
 So a probe that restarts what is not SERVING asks for "", one that takes a node out of a load balancer asks for `cluster.v1.Management`, and a client that looks for
@@ -20,6 +20,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from coterie.actors.management.client_api import CLIENT
 from coterie.actors.management.grpc_api import MANAGEMENT
 from coterie.actors.management.replication_api import REPLICATION
 from coterie.proto.grpc_standard import message
@@ -74,7 +75,7 @@ class HealthBoard:
         if service not in self._known:
             return SERVICE_UNKNOWN
         well = not self._failed
-        if service == MANAGEMENT:
+        if service in (MANAGEMENT, CLIENT):
             well = well and self._leader_known and not self._stalled and not self._waits
         elif service == REPLICATION:
             well = well and self._leads and not self._stalled

@@ -17,7 +17,7 @@ import attrs
 from coterie.actors.errors import CoterieError, NotLeader
 from coterie.actors.future import LightFuture
 from coterie.actors.management.failures import to_failure
-from coterie.actors.management.grpc_api import carry_out, decode, refusal, settled
+from coterie.actors.management.grpc_api import carry_out, decode, refusal, sendable, settled
 from coterie.actors.management.requests import check_id, check_op
 from coterie.actors.management.service import ClusterService
 from coterie.actors.messages import Read, TransferLeadership
@@ -137,9 +137,9 @@ class _Node:
         try:
             request = decode(node.ReadRequest, body)
             reply = node.ReadReply(data=carry_out(self._service, Read(check_op(request.op), request.data), call))
+            return sendable(reply.SerializeToString())
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it as an answer
-            reply = node.ReadReply(failure=to_failure(error))
-        return reply.SerializeToString()
+            return node.ReadReply(failure=to_failure(error)).SerializeToString()
 
     def transfer(self, body: bytes, call: Call) -> bytes:
         try:

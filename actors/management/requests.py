@@ -15,9 +15,11 @@ from typing import Any, Final, NamedTuple
 from coterie.actors.errors import CoterieError, InvalidRequest, NotLeader
 from coterie.actors.management.failures import as_ours, kind_of
 from coterie.actors.messages import (
+    Acks,
     Applied,
     Apply,
     ClusterStatus,
+    Consistency,
     DeadLetter,
     DeadLetters,
     Failing,
@@ -40,6 +42,8 @@ from coterie.transport.errors import AddressError
 __all__ = [
     "OPERATIONS",
     "Operation",
+    "check_acks",
+    "check_consistency",
     "check_id",
     "check_op",
     "check_raft_addr",
@@ -160,6 +164,23 @@ def check_op(op: str) -> str:
     return op
 
 
+def check_acks(acks: str) -> Acks:
+    """What a publish waits for; "" is "quorum". Raises InvalidRequest."""
+    if acks not in ("", "quorum", "leader"):
+        raise InvalidRequest(f"acks={_shown(acks)}: give quorum or leader")
+    return "leader" if acks == "leader" else "quorum"
+
+
+def check_consistency(consistency: str) -> Consistency | None:
+    """Where a read is answered; "": by the leader's handler. Raises InvalidRequest."""
+    known: dict[str, Consistency | None] = {"": None, "linearizable": "linearizable", "lease": "lease", "local": "local"}
+    if consistency not in known:
+        raise InvalidRequest(
+            f"consistency={_shown(consistency)}: give linearizable, lease or local; or leave it out, and the leader's handler answers"
+        )
+    return known[consistency]
+
+
 def _apply(document: Document) -> Apply:
     """Of POST /apply. What of session and number is wrong, the node itself says."""
     number = _whole(document, "number") if document.get("number") is not None else None
@@ -175,25 +196,17 @@ def _publish(document: Document) -> Publish:
     headers = document.get("headers") or {}
     if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
         raise InvalidRequest(f"headers={_shown(headers)}: give an object of strings")
-    acks = _text(document, "acks") or "quorum"
-    if acks not in ("quorum", "leader"):
-        raise InvalidRequest(f"acks={_shown(acks)}: give quorum or leader")
     return Publish(
         check_topic(_text(document, "topic")),
         _data(document),
-        acks="leader" if acks == "leader" else "quorum",
+        acks=check_acks(_text(document, "acks")),
         message_id=_text(document, "messageId") or None,
         headers=headers or None,
     )
 
 
 def _read(document: Document) -> Read:
-    consistency: Any = _text(document, "consistency") or None
-    if consistency not in (None, "linearizable", "lease", "local"):
-        raise InvalidRequest(
-            f"consistency={_shown(consistency)}: give linearizable, lease or local; or leave it out, and the leader's handler answers"
-        )
-    return Read(check_op(_text(document, "op")), _data(document), consistency=consistency)
+    return Read(check_op(_text(document, "op")), _data(document), consistency=check_consistency(_text(document, "consistency")))
 
 
 # -- answers ------------------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import attrs
 
 from coterie.actors.base import Actor
 from coterie.actors.errors import BindFailed
+from coterie.actors.management.client_api import client_service
 from coterie.actors.management.event_feed import EventFeed
 from coterie.actors.management.grpc_api import management_services
 from coterie.actors.management.health import HealthBoard, health_service
@@ -79,6 +80,7 @@ def grpc_services(
     """All that a node serves over gRPC, for `GrpcServer`. `board` is told what there is."""
     services = {
         **management_services(service),
+        **client_service(service),
         **replication_service(replication),
         **node_service(service, ports),
         HEALTH: health_service(board),

@@ -32,6 +32,7 @@ from coterie.actors.errors import (
 )
 from coterie.actors.future import LightFuture
 from coterie.actors.management.client import NodeClient
+from coterie.actors.management.failures import TOO_MANY_CALLS, from_answer
 from coterie.actors.management.grpc_api import MANAGEMENT, management_services
 from coterie.actors.management.health import NOT_SERVING, SERVING, HealthBoard
 from coterie.actors.management.node_api import Batch, NodePorts
@@ -42,7 +43,7 @@ from coterie.actors.room_messages import Snapshot, StateEnd, StateReach, WholeSt
 from coterie.proto.generated import cluster_pb2
 from coterie.transport.errors import BindError
 from coterie.transport.grpc_client import Answer, ChannelPool
-from coterie.transport.grpc_server import Call, GrpcServer, Method
+from coterie.transport.grpc_server import MAX_MESSAGE, Call, GrpcServer, Method
 from tests.product.management_world import STATUS, FakeCluster, wait_until
 
 PATIENCE = 10.0
@@ -180,6 +181,26 @@ def test_an_error_is_raised_as_the_same_error_on_the_other_side(world: World, er
     if isinstance(error, NotLeader):
         assert isinstance(raised.value, NotLeader)
         assert (raised.value.leader_id, raised.value.leader_addr) == ("n3", "10.0.0.3:17946")
+
+
+def test_an_error_of_any_length_comes_as_the_error_that_it_is(world: World) -> None:
+    """Metadata has a limit of its own: a handler that raised with a page of text looked like a server that is full, and nothing carried out."""
+    for text in ("x" * 100_000, "é" * 100_000):
+        world.cluster.answers = dict.fromkeys(world.cluster.answers, HandlerFailed(text))
+        for call in (("write", "op", b""), ("read", "op", b""), ("publish", "t", b""), ("status",)):
+            with pytest.raises(HandlerFailed, match=text[:400]):
+                world.ask(*call)
+
+
+def test_an_answer_that_is_too_large_does_not_look_like_a_write_that_was_not_carried_out(world: World) -> None:
+    world.cluster.answers[Write] = world.cluster.answers[Read] = lambda m: bytes(MAX_MESSAGE)
+    for name in ("write", "read"):
+        with pytest.raises(Indeterminate, match="carried out"):
+            world.ask(name, "op", b"")
+    lost = Answer(None, "RESOURCE_EXHAUSTED", "Received message larger than max", {}, sent=True)
+    assert type(from_answer(lost, "h:1", repeatable=False)) is Indeterminate
+    assert type(from_answer(lost, "h:1", repeatable=True)) is Overloaded
+    assert type(from_answer(lost._replace(text=TOO_MANY_CALLS), "h:1", repeatable=False)) is Overloaded
 
 
 def test_the_body_alone_tells_a_client_of_the_model_what_went_wrong(world: World) -> None:

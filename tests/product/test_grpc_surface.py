@@ -25,7 +25,7 @@ from tests.product.management_world import wait_until
 
 PATIENCE = 20.0
 ANYWHERE = {"raft_addr": "127.0.0.1:0", "mem_bind": "127.0.0.1:0", "mgmt_addr": "127.0.0.1:0"}
-NAMES = {"raft_addr": "raftAddr", "node_id": "nodeId"}  # what go-cluster calls them
+NAMES = {"raft_addr": "raftAddr", "node_id": "nodeId", "message_id": "messageId"}  # in JSON
 Reply = dict[str, Any]
 
 
@@ -34,6 +34,14 @@ class Echo(HandlerActor):
         if op == "fail":
             raise ValueError("on purpose")
         return op.encode() + b":" + request
+
+    def handle_read(self, op: str, request: bytes) -> bytes:
+        return b"read " + op.encode() + b":" + request
+
+    def handle_apply(self, index: int, op: str, data: bytes) -> bytes:
+        if op == "fail":
+            raise ValueError("on purpose")
+        return b"%d " % index + data
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +101,10 @@ class Reflected:
 class Protobuf:
     """Calls by what reflection told."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, service: str = "cluster.v1.Management") -> None:
         self.channel = channel
         self._told = Reflected(channel)
-        self._told.learn("cluster.v1.Management")
+        self._told.learn(service)
 
     def call(self, service: str, name: str, **fields: Any) -> Reply:
         request, reply = self._told.method(service, name)
@@ -120,9 +128,7 @@ class Json:
             {NAMES.get(k, k): base64.b64encode(v).decode() if isinstance(v, bytes) else v for k, v in fields.items()}
         ).encode()
         got = json.loads(self.channel.unary_unary(f"/{service}/{name}")(body, timeout=PATIENCE))
-        if "data" in got:
-            got["data"] = base64.b64decode(got["data"])
-        return got
+        return {key: base64.b64decode(value) if key in ("data", "result") else value for key, value in got.items()}
 
     def subscribe(self, name: str) -> tuple[Any, Iterator[tuple[str, bytes, int]]]:
         call = self.channel.unary_stream("/cluster.v1.Replication/Subscribe")(json.dumps({"nodeId": name}).encode())
@@ -143,7 +149,9 @@ def metrics(node: Cluster) -> dict[tuple[str, tuple[str, ...]], float]:
 def test_reflection_tells_every_service_with_its_messages(channel: grpc.Channel, version: str) -> None:
     client = Reflected(channel, version)
     services = client.services()
-    assert services == sorted(["cluster.v1.Management", "cluster.v1.Replication", "coterie.v1.Node", HEALTH, *REFLECTION])
+    assert services == sorted(
+        ["cluster.v1.Management", "cluster.v1.Replication", "coterie.v1.Client", "coterie.v1.Node", HEALTH, *REFLECTION]
+    )
     for service in services:
         client.learn(service)
         assert client.pool.FindServiceByName(service).methods
@@ -169,7 +177,7 @@ def health(channel: grpc.Channel, service: str) -> int:
 
 
 def test_health_by_service_of_a_leader(node: Cluster, channel: grpc.Channel) -> None:
-    for service in ("", "cluster.v1.Management", "cluster.v1.Replication", "coterie.v1.Node"):
+    for service in ("", "cluster.v1.Management", "cluster.v1.Replication", "coterie.v1.Client", "coterie.v1.Node"):
         assert health(channel, service) == 1, service
     with pytest.raises(grpc.RpcError) as refused:
         health(channel, "other.Service")
@@ -220,6 +228,48 @@ def test_what_cannot_be_read_is_refused_in_the_codec_it_came_in(channel: grpc.Ch
         next(channel.unary_stream("/cluster.v1.Replication/Subscribe")(b'{"nodeId":"n1"}', timeout=PATIENCE))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "node of the cluster" in refused.value.details()
+
+
+def refused(client: Protobuf | Json, name: str, **fields: Any) -> tuple[str, str, Any]:
+    """The status code, the kind and the text of a refusal of coterie.v1.Client."""
+    with pytest.raises(grpc.RpcError) as raised:
+        client.call("coterie.v1.Client", name, **fields)
+    error: Any = raised.value
+    return error.code().name, dict(error.trailing_metadata())["coterie-kind"], error.details()
+
+
+def test_clients_of_coterie_publish_apply_and_read_in_both_codecs(channel: grpc.Channel) -> None:
+    for client, session in ((Protobuf(channel, "coterie.v1.Client"), "by protobuf"), (Json(channel), "by json")):
+
+        def ask(name: str, client: Protobuf | Json = client, **fields: Any) -> Reply:
+            return client.call("coterie.v1.Client", name, **fields)
+
+        first = ask("Publish", topic="named", data=b"\x00\xff", message_id=session, headers={"a": "b"})
+        assert first["seq"] > 0
+        assert ask("Publish", topic="named", data=b"again", message_id=session) == first
+        assert ask("Publish", topic="named", data=b"x", acks="leader")["topic"] == "named"
+        command = ask("Apply", op="add", data=b"x", session=session, number=1)
+        assert command["result"] == b"%d x" % command["index"]
+        assert ask("Apply", op="add", data=b"y", session=session, number=1) == command
+        assert ask("Apply", op="add", data=b"z")["index"] > command["index"]
+        for consistency in ("", "linearizable", "lease", "local"):
+            assert ask("Read", op="o", data=b"x", consistency=consistency) == {"data": b"read o:x"}
+
+        for name, fields, code, kind, says in (
+            ("Apply", {"op": "add", "session": f"another {session}", "number": 7}, "FAILED_PRECONDITION", "SessionExpired", "number 7"),
+            ("Apply", {"op": "add", "session": session}, "INVALID_ARGUMENT", "InvalidRequest", "give both"),
+            ("Apply", {"op": "fail"}, "INTERNAL", "HandlerFailed", "on purpose"),
+            ("Read", {"op": "o", "consistency": "some"}, "INVALID_ARGUMENT", "InvalidRequest", "linearizable"),
+            ("Publish", {"topic": ""}, "INVALID_ARGUMENT", "InvalidRequest", "topic"),
+            ("Publish", {"topic": "t", "acks": "some"}, "INVALID_ARGUMENT", "InvalidRequest", "quorum"),
+        ):
+            told = refused(client, name, **fields)
+            assert told[:2] == (code, kind), told
+            assert says in told[2]
+    for body in (b'{"headers":{"a":1}}', b'{"headers":[]}', b'{"topic":1}', b'{"topic":', b"\xff", b'{"acks":"\\ud800"}'):
+        with pytest.raises(grpc.RpcError) as raised:
+            channel.unary_unary("/coterie.v1.Client/Publish")(body, timeout=PATIENCE)
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 # -- subscriptions ------------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 
 from coterie import cli
 from coterie.actors.errors import (
+    AlreadyApplied,
     AlreadyMember,
     HandlerFailed,
     Indeterminate,
@@ -24,10 +25,13 @@ from coterie.actors.errors import (
     UnknownMember,
     Unreachable,
 )
+from coterie.actors.management.client_api import client_service
 from coterie.actors.management.grpc_api import management_services
 from coterie.actors.management.http_app import http_app
 from coterie.actors.management.requests import parse_status, status_document
 from coterie.actors.messages import (
+    Applied,
+    Apply,
     DeadLetter,
     DeadLetters,
     Join,
@@ -37,6 +41,7 @@ from coterie.actors.messages import (
     MemberStatus,
     Publish,
     Published,
+    Read,
     Requeue,
     Status,
     Write,
@@ -51,7 +56,8 @@ class World:
     def __init__(self) -> None:
         self.cluster, self.leader = FakeCluster(), FakeCluster()
         self.servers = [HttpServer("127.0.0.1:0", http_app(c.service()), "n1") for c in (self.cluster, self.leader)]
-        self.grpc = GrpcServer("127.0.0.1:0", management_services(self.cluster.service()), "n1")
+        services = {**management_services(self.cluster.service()), **client_service(self.cluster.service())}
+        self.grpc = GrpcServer("127.0.0.1:0", services, "n1")
         self.addr, self.leader_addr = (f"127.0.0.1:{server.port}" for server in self.servers)
         self.grpc_addr = f"127.0.0.1:{self.grpc.port}"
 
@@ -250,11 +256,42 @@ def test_publish_takes_what_stands_at_its_input(world: World) -> None:
 
 def test_publish_write_and_read_over_grpc(world: World, clusterctl: Any) -> None:
     where = ("--addr", world.grpc_addr, "--mgmt-proto", "grpc")
-    assert clusterctl("publish", "orders", "42", *where).json == {"topic": "orders"}
+    assert clusterctl("publish", "orders", "42", *where, "--message-id", "m", "--header", "a=1").json == {
+        "topic": "orders",
+        "seq": 1,
+        "index": 1,
+    }
     assert clusterctl("write", "reserve", "42", *where).json["text"] == "24"
+    assert clusterctl("read", "stock", "42", *where).json["text"] == "read 42"
+    assert clusterctl("read", "stock", "42", *where, "--consistency", "lease").json["text"] == "read 42"
+    world.cluster.answers[Apply] = lambda m: Applied(m.number or 1, m.data)
+    assert clusterctl("apply", "up", "42", *where).json == {"index": 1, "result": "NDI=", "text": "42"}
+    assert clusterctl("apply", "up", "42", *where, "--session", "s", "--number", "7").json["index"] == 7
+    assert [attrs.evolve(message, timeout=None) for message in world.cluster.asked] == [
+        Publish("orders", b"42", message_id="m", headers={"a": "1"}),
+        Write("reserve", b"42"),
+        Read("stock", b"42"),
+        Read("stock", b"42", consistency="lease"),
+        Apply("up", b"42"),
+        Apply("up", b"42", session="s", number=7),
+    ]
+    world.cluster.answers[Apply] = AlreadyApplied("long ago")
+    assert clusterctl("apply", "up", *where).json == {"error": "long ago", "kind": "AlreadyApplied"}
     world.cluster.answers[Publish] = PayloadTooLarge("too large")
     ran = clusterctl("publish", "orders", "42", *where)
     assert (ran.code, ran.json) == (1, {"error": "too large", "kind": "PayloadTooLarge"})
+
+
+def test_a_node_of_go_cluster_takes_a_publish_but_no_message_id(world: World, clusterctl: Any) -> None:
+    server = GrpcServer("127.0.0.1:0", management_services(world.cluster.service()), "g1")
+    try:
+        where = ("--addr", f"127.0.0.1:{server.port}", "--mgmt-proto", "grpc")
+        assert clusterctl("publish", "orders", "42", *where).json == {"topic": "orders"}
+        assert clusterctl("publish", "orders", "42", *where, "--message-id", "m").json["kind"] == "VersionMismatch"
+        assert clusterctl("apply", "up", *where).json["kind"] == "VersionMismatch"
+        assert [type(message) for message in world.cluster.asked] == [Publish]
+    finally:
+        server.stop()
 
 
 def test_write_and_read_show_the_handler_s_answer(world: World, clusterctl: Any) -> None:
@@ -380,7 +417,6 @@ def test_watch_on_a_terminal_draws_tables(world: World, clusterctl: Any) -> None
         (("publish",), "Missing argument 'TOPIC'"),
         (("publish", "t", "@/no/such/file"), "@/no/such/file: No such file or directory; give @ and the path of a file"),
         (("publish", "t", "x", "--header", "novalue"), "--header 'novalue': give NAME=VALUE"),
-        (("publish", "t", "x", "--mgmt-proto", "grpc", "--message-id", "m"), "--message-id and --header need HTTP"),
         (("completion", "tcsh"), "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
         (("join", "--id", "n1"), "Missing option '--raft-addr'"),
         (("leave",), "Missing option '--id'"),

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from coterie.proto.generated import cluster_pb2, node_pb2
+from coterie.proto.generated import client_pb2, cluster_pb2, node_pb2
 from tools import generate_proto
 
 
 def test_the_generator_is_as_old_as_the_oldest_supported_runtime() -> None:
     lower_bound = re.search(r'"protobuf>=(\d+\.\d+)"', (generate_proto.ROOT / "pyproject.toml").read_text())
     assert lower_bound is not None
-    for module in ("cluster_pb2.py", "node_pb2.py"):
+    for module in ("client_pb2.py", "cluster_pb2.py", "node_pb2.py"):
         assert f"# Protobuf Python Version: {lower_bound[1]}." in (generate_proto.HERE / module).read_text()
 
 
@@ -43,10 +43,11 @@ def test_names_that_go_nodes_use_in_json_are_the_json_names() -> None:
 def test_services_are_named_as_they_are_called() -> None:
     methods = {
         service.full_name: [m.name for m in service.methods]
-        for file in (cluster_pb2, node_pb2)
+        for file in (client_pb2, cluster_pb2, node_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
     }
     assert methods == {
+        "coterie.v1.Client": ["Publish", "Apply", "Read"],
         "cluster.v1.Management": ["GetStatus", "Join", "Leave", "AppWrite", "AppSync"],
         "cluster.v1.Replication": ["Subscribe", "Ack"],
         "coterie.v1.Node": ["Read", "ReadIndex", "Transfer", "Forward", "Acks", "HandlerState", "State", "Follow"],

@@ -1,4 +1,4 @@
-"""The messages of cluster.proto in both codecs: what is told apart, what Go would write and read, and that nothing is lost on the way."""
+"""The messages of cluster.proto and client.proto in both codecs: what is told apart, what Go would write and read, and that nothing is lost on the way."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 
 from coterie.proto import cluster_json
 from coterie.proto.errors import WireError
+from coterie.proto.generated import client_pb2 as client
 from coterie.proto.generated import cluster_pb2 as cluster
 
-KINDS = [GetMessageClass(descriptor) for descriptor in cluster.DESCRIPTOR.message_types_by_name.values()]
+KINDS = [GetMessageClass(descriptor) for file in (client, cluster) for descriptor in file.DESCRIPTOR.message_types_by_name.values()]
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 VALUES = {
-    FieldDescriptor.TYPE_STRING: st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    FieldDescriptor.TYPE_STRING: TEXT,
+    FieldDescriptor.TYPE_MESSAGE: st.dictionaries(TEXT, TEXT, max_size=3),  # the only ones there are: maps of texts
     FieldDescriptor.TYPE_BYTES: st.binary(max_size=40),
     FieldDescriptor.TYPE_BOOL: st.booleans(),
     FieldDescriptor.TYPE_UINT64: st.integers(0, (1 << 64) - 1),
@@ -62,6 +65,10 @@ def test_any_json_encoder_may_have_written_it(message: Message) -> None:
         (cluster.SubscribeMessage(topic="سفارش", data=b"x", seq=(1 << 64) - 1), '{"topic":"سفارش","data":"eA==","seq":18446744073709551615}'),
         (cluster.AckRequest(topic="t", seq=0, node_id="g1"), '{"topic":"t","seq":0,"nodeId":"g1"}'),
         (cluster.AckResponse(), "{}"),
+        (client.PublishReply(topic="t", seq=1, index=2), '{"topic":"t","seq":1,"index":2}'),
+        (client.ApplyRequest(op="up"), '{"op":"up","data":"","session":""}'),
+        (client.ApplyRequest(op="up", number=0), '{"op":"up","data":"","session":"","number":0}'),
+        (client.PublishRequest(headers={"a": "b"}), '{"topic":"","data":"","messageId":"","headers":{"a":"b"},"acks":""}'),
     ],
 )  # fmt: skip
 def test_the_text_is_that_of_the_model(message: Message, text: str) -> None:
