@@ -28,8 +28,7 @@ from coterie.actors.base import Actor
 from coterie.actors.dead_letters import describe, read_letter
 from coterie.actors.errors import HandlerFailed, InvalidRequest
 from coterie.actors.handler_commands import apply_commands, support_of, write_state
-from coterie.actors.messages import DeadLetter
-from coterie.actors.room_messages import (
+from coterie.actors.handler_messages import (
     ApplyCommands,
     BeginCommands,
     Deliver,
@@ -40,6 +39,7 @@ from coterie.actors.room_messages import (
     RestoreCommands,
     SnapshotCommands,
 )
+from coterie.actors.messages import DeadLetter
 from coterie.actors.traced import traced_apply, traced_call, traced_handler
 from coterie.actors.tracing import TRACING
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from coterie.actors.dead_letters import describe
 from coterie.actors.errors import HandlerFailed
-from coterie.actors.room_messages import CommandSupport, SnapshotCommands, WrittenState
+from coterie.actors.handler_messages import CommandSupport, SnapshotCommands, WrittenState
 from coterie.proto.command_state import chunk_blocks
 
 BURST: Final = 0.05  # seconds

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from coterie.actors.room_messages import NobodyNumbers, NoState, StateReach
+from coterie.actors.snapshot_messages import NobodyNumbers, NoState, StateReach
 from coterie.actors.topology import META_GRPC, is_foreign
 from coterie.proto.roster import RosterRow
 

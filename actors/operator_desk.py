@@ -24,7 +24,8 @@ from coterie.actors.backups import now
 from coterie.actors.errors import InvalidRequest, StorageError
 from coterie.actors.future import LightFuture, gather
 from coterie.actors.raft_report import GetRaftReport, RaftReport
-from coterie.actors.room_messages import GetReplicationView, MakeDurable, ReplicationView, Snapshot, TakeSnapshot
+from coterie.actors.room_messages import GetReplicationView, ReplicationView
+from coterie.actors.snapshot_messages import MakeDurable, Snapshot, TakeSnapshot
 from coterie.actors.topology import META_HTTP, META_MGMT, Picture
 from coterie.proto.backup import Header
 from coterie.proto.raft_messages import NONVOTER, STAGING, VOTER, Configuration, Server

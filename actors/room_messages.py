@@ -1,14 +1,13 @@
 """What the rooms tell each other, through the supervisor's wiring: between Raft, publishing, membership, delivery and management.
 
-Data alone, no words of any wire: at this seam another engine could stand in for one of ours. What a user sends and gets is in `messages`. The views are snapshots:
-immutable, handed out by an actor instead of letting anybody look into it. What is made for every record or entry is a slotted class or a tuple; the rest is frozen.
+Data alone, no words of any wire: at this seam another engine could stand in for one of ours. What a user sends and gets is in `messages`, what a handler is
+asked in `handler_messages`, what concerns snapshots in `snapshot_messages`. The views are immutable, handed out by an actor
+instead of letting anybody look into it. What is made for every record or entry is a slotted class or a tuple; the rest is frozen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import attrs
 
@@ -64,122 +63,6 @@ class Appended:
 
     def __init__(self, items: list[tuple[Any, int]]) -> None:
         self.items = items
-
-
-@attrs.define(frozen=True)
-class TakeSnapshot:
-    """Ask the publisher, who may take long. -> Snapshot: what the state machine is now, in the form that `peer` takes, by what gossip knows. other: it has refused
-    that form."""
-
-    peer: str
-    other: bool = False
-
-
-@attrs.define(frozen=True)
-class Snapshot:
-    """The state machine as of the entry (index, term): `size` bytes in the file `content`, which stands at its beginning and is the taker's to close. foreign: in
-    the form of go-cluster."""
-
-    index: int
-    term: int
-    content: IO[bytes]
-    size: int
-    foreign: bool
-
-
-@attrs.define(frozen=True)
-class InstallSnapshot:
-    """Ask the publisher: put the snapshot in `content`, which ends with the entry (index, term), in the place of the state machine, and keep `mark` beside it. ->
-    True when that is on the disk; an InvalidRequest says what is wrong with the content. The publisher closes the file."""
-
-    content: IO[bytes]
-    index: int
-    term: int
-    mark: bytes
-
-
-@attrs.define(frozen=True)
-class InstallRoster:
-    """Ask the publisher: `document`, the snapshot of a go-cluster node that ends with the entry (index, term), takes the place of the roster, and the topics go on
-    where they are: of what the entries behind the applied one held, only the roster is known, and delivery is told that. after: what must be applied before, since
-    the log here still has it. mark, and the answer, as of `InstallSnapshot`."""
-
-    document: bytes
-    index: int
-    term: int
-    mark: bytes
-    after: int
-
-
-# -- a snapshot that tells only the roster: what others of ours know beside it ---------------------------------------------------
-
-
-@attrs.define(frozen=True)
-class RosterSnapshot:
-    """`sender`, a leader of go-cluster, says: up to the entry (index, term) the roster is `document`, and these are the servers."""
-
-    sender: str
-    index: int
-    term: int
-    servers: tuple[str, ...]
-    document: bytes
-
-
-@attrs.define(frozen=True)
-class StateFound:
-    """Another node of ours has the state as of the entry (index, term): `content`, as of `InstallSnapshot`, and the configuration there, encoded."""
-
-    node: str
-    content: IO[bytes]
-    index: int
-    term: int
-    configuration_index: int
-    configuration: bytes
-
-
-@attrs.define(frozen=True)
-class NobodyNumbers:
-    """No other node of ours has ever had a log or records: what the snapshot does not tell nobody here can tell."""
-
-
-@attrs.define(frozen=True)
-class NoState:
-    """Nobody gave it, for now; `reason` says why. waits: it is worth waiting for; otherwise the snapshot cannot be used."""
-
-    reason: str
-    waits: bool = True
-
-
-@attrs.define(frozen=True)
-class StateReach:
-    """How far a node's own state goes. empty: it has neither a log nor records, and so has numbered nothing."""
-
-    applied: int
-    empty: bool
-
-
-class StateEnd(NamedTuple):
-    """Of a state that comes from another node: the entry (index, term) that it ends with, the configuration there, encoded, and how many bytes it has."""
-
-    index: int  # type: ignore[assignment]  # tuple.index() is never wanted here
-    term: int
-    configuration_index: int
-    configuration: bytes
-    size: int
-
-
-@attrs.define(frozen=True)
-class WholeState:
-    """A node's state, and the configuration (encoded, with the index of its entry) where it ends."""
-
-    snapshot: Snapshot
-    configuration_index: int
-    configuration: bytes
-
-
-@attrs.define(frozen=True)
-class MakeDurable:
-    """Ask the publisher. -> the index up to which the state machine is sure to survive a failure of power."""
 
 
 class ProposalsFailed:
@@ -385,140 +268,7 @@ class Topology:
         return next((voter for voter in voters if voter in self.live - self.foreign - self.silent), None)
 
 
-# -- between rooms: delivery to the application -----------------------------------------------------------------------------------
-
-
-class Deliver:
-    """Ask a handler actor to handle records of one topic, in order. -> Delivered.
-
-    records: [(seq, data, headers | None)]; index and time (seconds since the epoch) are of their batch; attempt counts from 1 for the first record.
-    node: whose records they are; trace: the context in which it applied their entry, where that was traced. letters: they are dead letters, for
-    `handle_dead_letter`.
-    """
-
-    __slots__ = ("attempt", "index", "letters", "node", "records", "time", "topic", "trace")
-
-    def __init__(
-        self,
-        topic: str,
-        records: list[tuple[int, bytes, dict[str, str] | None]],
-        index: int,
-        time: float,
-        attempt: int = 1,
-        node: str = "",
-        trace: Any = None,
-        letters: bool = False,
-    ) -> None:
-        self.topic, self.records, self.index, self.time, self.attempt = topic, records, index, time, attempt
-        self.node, self.trace, self.letters = node, trace, letters
-
-
-class Delivered:
-    """How far a handler came: `count` records were handled; `error` is what the next one raised, None when all were."""
-
-    __slots__ = ("count", "error")
-
-    def __init__(self, count: int, error: BaseException | None = None) -> None:
-        self.count, self.error = count, error
-
-
-@attrs.define(frozen=True)
-class HandleWrite:
-    """Ask a handler actor. trace: the context of the request, where somebody traces, and node: the node that asks."""
-
-    op: str
-    data: bytes
-    trace: Any = None
-    node: str = ""
-
-
-@attrs.define(frozen=True)
-class HandleRead:
-    """As `HandleWrite`."""
-
-    op: str
-    data: bytes
-    trace: Any = None
-    node: str = ""
-
-
-class HandleReads:
-    """Ask a handler actor for many reads at once: (op, data, trace) each. -> a list with the bytes, or the HandlerFailed, of each."""
-
-    __slots__ = ("node", "reads")
-
-    def __init__(self, reads: list[tuple[str, bytes, Any]], node: str) -> None:
-        self.reads, self.node = reads, node
-
-
-@attrs.define(frozen=True)
-class AwaitCommands:
-    """Ask the publisher. -> True once this node's handler has handled the first `commands` commands of the log, at once where it handles none. Raises HandlerFailed
-    where it cannot go on."""
-
-    commands: int
-
-
-@attrs.define(frozen=True)
-class CommandSupport:
-    """What a handler offers for commands: it overrides handle_apply, handle_snapshot, handle_restore; keeps: it has an `applied_index` of its own."""
-
-    applies: bool = False
-    snapshots: bool = False
-    restores: bool = False
-    keeps: bool = False
-
-
-@attrs.define(frozen=True)
-class SetHandler:
-    """Tell the publisher, and it the actors that deliver, which handler actor is in force (None: none), and what it does about commands."""
-
-    ref: Any
-    commands: CommandSupport = attrs.field(factory=CommandSupport)
-
-
-@attrs.define(frozen=True)
-class BeginCommands:
-    """Ask a handler actor: up to which command, of those of `node`, does your state go? -> the index, 0 for none."""
-
-    node: str
-
-
-@attrs.define(frozen=True)
-class SnapshotCommands:
-    """Ask a handler actor for its state as of the last command. directory: for a file of it; None: the system's place. -> WrittenState. Raises what
-    `handle_snapshot` raises, OSError, ValueError."""
-
-    directory: Path | None
-
-
-@attrs.define(frozen=True)
-class WrittenState:
-    """Blocks of a handler's state (proto.command_state), each behind its length (4 bytes, big-endian), in `content`, which is the asker's to close. size: of
-    the blocks."""
-
-    content: IO[bytes]
-    blocks: int
-    size: int
-
-
-@attrs.define(frozen=True)
-class RestoreCommands:
-    """Ask a handler actor to be what a snapshot of `node` says; it goes up to command `index`. -> True."""
-
-    node: str
-    index: int
-    chunks: Iterator[bytes]
-
-
-class ApplyCommands:
-    """Ask a handler actor to apply commands of `node`, in order: [(index, op, data)]. -> [(done, result)], one for each command that it came to: result is what
-    `handle_apply` returned, or the text of what it raised. It may stop early to let its other messages through. trace: as in `Deliver`."""
-
-    __slots__ = ("commands", "node", "trace")
-
-    def __init__(self, node: str, commands: list[tuple[int, str, bytes]], trace: Any = None) -> None:
-        self.node, self.commands, self.trace = node, commands, trace
+# -- what publishing shows, and what the event bus is told ------------------------------------------------------------------------
 
 
 @attrs.define(frozen=True)

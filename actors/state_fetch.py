@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from coterie.actors.errors import CoterieError
+from coterie.actors.handler_messages import WrittenState
 from coterie.actors.management.client import NodeClient
 from coterie.actors.replication.buffer import StateHead
-from coterie.actors.room_messages import Topology, WrittenState
+from coterie.actors.room_messages import Topology
 from coterie.proto.command_state import decode_block
 from coterie.proto.errors import WireError
 from coterie.transport.logs import Log

@@ -20,7 +20,8 @@ from coterie.actors.management.client import NodeClient
 from coterie.actors.numbering import may_number, verdict
 from coterie.actors.raft.log import RaftLog
 from coterie.actors.replication.buffer import ReplicationBuffer
-from coterie.actors.room_messages import (
+from coterie.actors.room_messages import Topology
+from coterie.actors.snapshot_messages import (
     MakeDurable,
     NobodyNumbers,
     NoState,
@@ -29,7 +30,6 @@ from coterie.actors.room_messages import (
     StateFound,
     StateReach,
     TakeSnapshot,
-    Topology,
     WholeState,
 )
 from coterie.proto.errors import WireError

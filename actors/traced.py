@@ -18,8 +18,8 @@ from opentelemetry import trace
 
 from coterie.actors.base import Ref
 from coterie.actors.future import LightFuture
+from coterie.actors.handler_messages import ApplyCommands, Deliver
 from coterie.actors.messages import Apply, Here, Join, Leave, Publish, Published, PublishMany, Read, TransferLeadership, Write
-from coterie.actors.room_messages import ApplyCommands, Deliver
 from coterie.actors.tracing import COUNT, TRACING, Span, SpanContext, SpanKind, attributes_of, context_of, headers_of
 
 __all__ = ["Traced", "TracedPublisher", "ask_traced", "current_context", "traced_apply", "traced_call", "traced_handler"]

@@ -12,10 +12,11 @@ from typing import Any
 
 from coterie.actors.base import Actor
 from coterie.actors.handler import HandlerActor
+from coterie.actors.handler_messages import SetHandler
 from coterie.actors.messages import Publish
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.room import Replication
-from coterie.actors.room_messages import Committed, Propose, SetHandler, Topology
+from coterie.actors.room_messages import Committed, Propose, Topology
 from coterie.proto.raft_messages import COMMAND, Entry
 
 

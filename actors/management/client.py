@@ -22,7 +22,8 @@ from coterie.actors.management.grpc_api import FORWARDED
 from coterie.actors.management.node_api import Batch
 from coterie.actors.management.requests import parse_status
 from coterie.actors.messages import Applied, Joined, Left, Published
-from coterie.actors.room_messages import ReadFrom, StateEnd, StateReach
+from coterie.actors.room_messages import ReadFrom
+from coterie.actors.snapshot_messages import StateEnd, StateReach
 from coterie.actors.tracing import SpanContext, headers_of
 from coterie.proto import cluster_json
 from coterie.proto.errors import WireError

@@ -27,7 +27,7 @@ from coterie.actors.future import LightFuture
 from coterie.actors.raft.core import RaftCore
 from coterie.actors.raft.log import SnapshotMark
 from coterie.actors.raft.log_format import pack_mark
-from coterie.actors.room_messages import InstallRoster, InstallSnapshot, NobodyNumbers, NoState, RosterSnapshot, StateFound
+from coterie.actors.snapshot_messages import InstallRoster, InstallSnapshot, NobodyNumbers, NoState, RosterSnapshot, StateFound
 from coterie.proto.errors import WireError
 from coterie.proto.raft_codec import decode_configuration
 from coterie.proto.raft_messages import OTHER_FORM

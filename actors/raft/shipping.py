@@ -29,7 +29,7 @@ from coterie.actors.errors import CoterieError
 from coterie.actors.future import LightFuture
 from coterie.actors.raft.log import RaftLog
 from coterie.actors.raft.ready import SendSnapshot, SnapshotToken
-from coterie.actors.room_messages import Snapshot, TakeSnapshot
+from coterie.actors.snapshot_messages import Snapshot, TakeSnapshot
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import GO_SNAPSHOT, OTHER_FORM, OWN_SNAPSHOT, Header, Response, RpcError, SnapshotRequest
 from coterie.proto.raft_stream import SnapshotData

@@ -27,7 +27,7 @@ from coterie.actors.raft.ready import Ready, SnapshotToken
 from coterie.actors.raft.settings import Settings
 from coterie.actors.raft.shipping import Incoming, Outgoing
 from coterie.actors.raft.snapshots import mark_of
-from coterie.actors.room_messages import InstallRoster, InstallSnapshot, MakeDurable
+from coterie.actors.snapshot_messages import InstallRoster, InstallSnapshot, MakeDurable
 from coterie.proto.raft_messages import GO_SNAPSHOT, Header, Request, Response, RpcError, SnapshotRequest
 from coterie.proto.raft_stream import SnapshotData
 from coterie.transport.limits import Complaints, Counters

@@ -26,6 +26,15 @@ from coterie.actors.base import LATER, Actor, Crash
 from coterie.actors.dead_letters import describe
 from coterie.actors.errors import CoterieError, HandlerFailed
 from coterie.actors.future import LightFuture
+from coterie.actors.handler_messages import (
+    ApplyCommands,
+    AwaitCommands,
+    BeginCommands,
+    CommandSupport,
+    RestoreCommands,
+    SetHandler,
+    WrittenState,
+)
 from coterie.actors.messages import ReplicationGap
 from coterie.actors.replication.buffer import BufferState, Gap, ReplicationBuffer, StateHead
 from coterie.actors.replication.command_news import CommandNews
@@ -48,17 +57,7 @@ from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
 from coterie.actors.replication.refill import READ_BATCHES, READ_BYTES, opened
 from coterie.actors.replication.session_rows import recalled
 from coterie.actors.replication.sessions import Sessions
-from coterie.actors.room_messages import (
-    COMMANDS_TOPIC,
-    ApplyCommands,
-    AwaitCommands,
-    BeginCommands,
-    CommandSupport,
-    RestoreCommands,
-    SetHandler,
-    Topology,
-    WrittenState,
-)
+from coterie.actors.room_messages import COMMANDS_TOPIC, Topology
 from coterie.proto.command import UnknownCommand
 
 MOST: Final = 1024  # commands at a time

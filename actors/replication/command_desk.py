@@ -24,12 +24,13 @@ from coterie.actors.errors import (
     SessionExpired,
 )
 from coterie.actors.future import LightFuture
+from coterie.actors.handler_messages import CommandSupport, SetHandler
 from coterie.actors.messages import Applied, Apply, Published
 from coterie.actors.replication.messages import APPLIED, EXPIRED, FAILED, CommandsHandled, CommandsUnable
 from coterie.actors.replication.packing import record_size
 from coterie.actors.replication.requests import check_command, check_timeout, too_large
 from coterie.actors.replication.waiting import Waiting
-from coterie.actors.room_messages import COMMANDS_TOPIC, CommandSupport, SetHandler
+from coterie.actors.room_messages import COMMANDS_TOPIC
 from coterie.proto.command import encode_command
 from coterie.proto.record_batch import Record
 

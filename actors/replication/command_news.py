@@ -11,12 +11,13 @@ from typing import Any
 
 from coterie.actors.errors import CoterieError, HandlerFailed
 from coterie.actors.future import LightFuture
+from coterie.actors.handler_messages import CommandSupport
 from coterie.actors.replication.commands import Commands
 from coterie.actors.replication.handler_state import HandlerState
 from coterie.actors.replication.messages import CommandsDone, CommandsHandled, CommandsMoved
 from coterie.actors.replication.metrics import ReplicationMetrics
 from coterie.actors.replication.session_rows import changes, everything, forget_changes
-from coterie.actors.room_messages import COMMANDS_TOPIC, CommandSupport
+from coterie.actors.room_messages import COMMANDS_TOPIC
 
 
 class CommandNews:

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from coterie.actors.handler_messages import CommandSupport
 from coterie.actors.replication.sessions import Sessions
-from coterie.actors.room_messages import CommandSupport
 
 
 class Start(NamedTuple):

@@ -29,6 +29,7 @@ import pykka
 from coterie.actors.base import Actor, Crash
 from coterie.actors.dead_letters import describe
 from coterie.actors.future import LightFuture
+from coterie.actors.handler_messages import Deliver, Delivered, SetHandler
 from coterie.actors.messages import Publish, ReplicationGap
 from coterie.actors.replication.buffer import BufferState, Gap, ReplicationBuffer
 from coterie.actors.replication.delivery_queue import TopicQueue
@@ -49,7 +50,7 @@ from coterie.actors.replication.messages import (
 )
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
 from coterie.actors.replication.refill import READ_BATCHES, READ_BYTES, opened
-from coterie.actors.room_messages import COMMANDS_TOPIC, Deliver, Delivered, SetHandler, Topology
+from coterie.actors.room_messages import COMMANDS_TOPIC, Topology
 
 ACK_PAUSE: Final = 0.01  # seconds
 STOP_PATIENCE: Final = 2.0  # seconds

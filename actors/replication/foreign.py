@@ -28,9 +28,10 @@ import pykka
 from coterie.actors.base import Actor, Crash
 from coterie.actors.dead_letters import describe
 from coterie.actors.future import LightFuture
+from coterie.actors.handler_messages import Deliver, Delivered, SetHandler
 from coterie.actors.replication.messages import DeliveryDone, LinkClosed
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
-from coterie.actors.room_messages import Deliver, Delivered, SetHandler, Topology
+from coterie.actors.room_messages import Topology
 
 __all__ = ["FROM", "ForeignFollower", "ForeignLink", "Taken"]
 

@@ -14,11 +14,11 @@ from typing import IO, Any
 from coterie.actors.dead_letters import describe
 from coterie.actors.errors import StorageError
 from coterie.actors.future import LightFuture
+from coterie.actors.handler_messages import SnapshotCommands, WrittenState
 from coterie.actors.replication.buffer import NewState, ReplicationBuffer, StateHead
 from coterie.actors.replication.messages import KeepState
 from coterie.actors.replication.session_rows import row_of, values_of
 from coterie.actors.replication.sessions import Row, Sessions
-from coterie.actors.room_messages import SnapshotCommands, WrittenState
 from coterie.proto.command_state import CHUNKS, ROWS, decode_block, row_blocks
 from coterie.proto.errors import WireError
 

@@ -9,9 +9,9 @@ import attrs
 
 from coterie.actors.errors import CoterieError
 from coterie.actors.future import LightFuture
+from coterie.actors.handler_messages import WrittenState
 from coterie.actors.messages import Failing, Publish
 from coterie.actors.replication.buffer import NewState, Remembered, StateHead, StoredBatch
-from coterie.actors.room_messages import WrittenState
 from coterie.proto.record_batch import Record
 
 

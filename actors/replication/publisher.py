@@ -30,6 +30,7 @@ import attrs
 from coterie.actors.base import LATER, Actor, Crash
 from coterie.actors.errors import CoterieError, Indeterminate, NoQuorum, NotLeader
 from coterie.actors.future import LightFuture
+from coterie.actors.handler_messages import AwaitCommands, SetHandler
 from coterie.actors.messages import Apply, Publish, PublishMany
 from coterie.actors.replication import spans
 from coterie.actors.replication.buffer import ReplicationBuffer
@@ -62,20 +63,8 @@ from coterie.actors.replication.takeover import TakeOvers
 from coterie.actors.replication.views import TopicRow, answer_view
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
-from coterie.actors.room_messages import (
-    Appended,
-    AwaitCommands,
-    CommandsUpTo,
-    Committed,
-    GetReplicationView,
-    InstallRoster,
-    InstallSnapshot,
-    MakeDurable,
-    ProposalsFailed,
-    SetHandler,
-    TakeSnapshot,
-    Topology,
-)
+from coterie.actors.room_messages import Appended, CommandsUpTo, Committed, GetReplicationView, ProposalsFailed, Topology
+from coterie.actors.snapshot_messages import InstallRoster, InstallSnapshot, MakeDurable, TakeSnapshot
 from coterie.actors.traced import Traced
 from coterie.actors.tracing import TRACING, headers_of
 

@@ -26,10 +26,11 @@ import pykka
 from coterie.actors.base import LATER, Actor, Crash
 from coterie.actors.errors import CoterieError, HandlerFailed, InvalidRequest, NoQuorum, NotLeader
 from coterie.actors.future import LightFuture
+from coterie.actors.handler_messages import HandleReads, SetHandler
 from coterie.actors.messages import Read
 from coterie.actors.replication.read_queue import CONFIRMED, LEASE, Asked, ReadQueue, check_consistency
 from coterie.actors.replication.requests import check_data, check_timeout
-from coterie.actors.room_messages import CommandsUpTo, HandleReads, ReadFrom, ReadIndex, ReadPoint, SetHandler, Topology
+from coterie.actors.room_messages import CommandsUpTo, ReadFrom, ReadIndex, ReadPoint, Topology
 from coterie.actors.traced import Traced
 
 TICK: Final = 0.05  # seconds between looks at the deadlines

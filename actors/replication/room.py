@@ -13,6 +13,7 @@ import pykka
 from coterie.actors.base import Crash, Ref
 from coterie.actors.errors import StorageError
 from coterie.actors.future import LightFuture
+from coterie.actors.handler_messages import AwaitCommands, CommandSupport, SetHandler
 from coterie.actors.messages import Publish
 from coterie.actors.replication.buffer import ReplicationBuffer, StateHead
 from coterie.actors.replication.buffer_writer import BufferWriter
@@ -29,7 +30,7 @@ from coterie.actors.replication.reads import Reads, There, read_from
 from coterie.actors.replication.recovery import Past, recovered
 from coterie.actors.replication.subscriber import Subscribers
 from coterie.actors.replication.subscriptions import Subscriptions
-from coterie.actors.room_messages import COMMANDS_TOPIC, AwaitCommands, CommandSupport, SetHandler, Topology
+from coterie.actors.room_messages import COMMANDS_TOPIC, Topology
 from coterie.proto.command import ORIGIN_BYTES
 
 STOP_PATIENCE: Final = 6.0  # seconds for each actor; delivery gives the handler a little less

@@ -25,7 +25,8 @@ from coterie.actors.future import LightFuture
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.messages import MakeSafe, Restore, RestoreRoster
 from coterie.actors.replication.snapshots import Content, document, dump
-from coterie.actors.room_messages import Committed, InstallRoster, InstallSnapshot, Snapshot
+from coterie.actors.room_messages import Committed
+from coterie.actors.snapshot_messages import InstallRoster, InstallSnapshot, Snapshot
 
 BUSY: Final = "another snapshot is being installed"
 

@@ -39,7 +39,7 @@ from coterie.actors.management.node_api import Batch, NodePorts
 from coterie.actors.management.replication_api import refusing_replication
 from coterie.actors.management.server import grpc_services
 from coterie.actors.messages import Join, Joined, Leave, Left, Published, Read, Status, Write
-from coterie.actors.room_messages import Snapshot, StateEnd, StateReach, WholeState
+from coterie.actors.snapshot_messages import Snapshot, StateEnd, StateReach, WholeState
 from coterie.proto.generated import cluster_pb2
 from coterie.transport.errors import BindError
 from coterie.transport.grpc_client import Answer, ChannelPool

@@ -13,12 +13,13 @@ import pytest
 from coterie.actors.data_dir import DataDir
 from coterie.actors.errors import AlreadyApplied, HandlerFailed, Indeterminate, InvalidRequest
 from coterie.actors.handler import HandlerActor
+from coterie.actors.handler_messages import AwaitCommands, WrittenState
 from coterie.actors.messages import Applied, Apply, ReplicationGap
 from coterie.actors.replication.buffer import StateHead
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.snapshots import check, dump, restore
-from coterie.actors.room_messages import COMMANDS_TOPIC, AwaitCommands, WrittenState
+from coterie.actors.room_messages import COMMANDS_TOPIC
 from coterie.proto.command_state import chunk_blocks, row_blocks
 from coterie.proto.record_batch import encode_batch, encode_entry
 from tests.unit.replication_support import actor_of, cluster, eventually

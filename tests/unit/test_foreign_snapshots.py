@@ -22,7 +22,8 @@ from coterie.actors.raft.log_format import unpack_mark
 from coterie.actors.raft.memory_log import MemoryLog
 from coterie.actors.replication.buffer import BufferWrite
 from coterie.actors.replication.memory_buffer import MemoryBuffer
-from coterie.actors.room_messages import (
+from coterie.actors.room_messages import Topology
+from coterie.actors.snapshot_messages import (
     InstallRoster,
     InstallSnapshot,
     MakeDurable,
@@ -34,7 +35,6 @@ from coterie.actors.room_messages import (
     StateFound,
     StateReach,
     TakeSnapshot,
-    Topology,
 )
 from coterie.actors.state_of_others import StateForOthers, StateOfOthers
 from coterie.proto.raft_codec import encode_configuration

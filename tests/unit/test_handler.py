@@ -13,7 +13,7 @@ import pytest
 from coterie.actors.base import Ref
 from coterie.actors.errors import CoterieError, HandlerFailed, InvalidRequest
 from coterie.actors.handler import HandlerActor, ObjectHandler, Record
-from coterie.actors.room_messages import ApplyCommands, BeginCommands, Deliver, Delivered, HandleRead, HandleWrite
+from coterie.actors.handler_messages import ApplyCommands, BeginCommands, Deliver, Delivered, HandleRead, HandleWrite
 
 WAIT = 10.0
 Start = Callable[..., Ref]

@@ -19,7 +19,7 @@ from coterie.actors.raft import shipping
 from coterie.actors.raft.memory_log import MemoryLog
 from coterie.actors.raft.ready import SendSnapshot, SnapshotToken
 from coterie.actors.raft.shipping import Incoming, Outgoing
-from coterie.actors.room_messages import Snapshot, TakeSnapshot
+from coterie.actors.snapshot_messages import Snapshot, TakeSnapshot
 from coterie.proto.raft_codec import encode_configuration, encode_request
 from coterie.proto.raft_messages import (
     COMMAND,

@@ -8,11 +8,12 @@ import pytest
 
 from coterie.actors.base import Actor
 from coterie.actors.errors import StorageError
+from coterie.actors.handler_messages import SetHandler
 from coterie.actors.messages import Publish, ReplicationGap
 from coterie.actors.replication.buffer import BufferWrite, Gap, StoredBatch
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.messages import StreamedBatches
-from coterie.actors.room_messages import Committed, SetHandler, Topology
+from coterie.actors.room_messages import Committed, Topology
 from coterie.proto.raft_messages import COMMAND, Entry
 from coterie.proto.record_batch import encode_batch, encode_entry
 from tests.unit.replication_support import cluster, eventually

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from coterie.actors.errors import Unreachable
 from coterie.actors.future import LightFuture
 from coterie.actors.handler import HandlerActor, Record
+from coterie.actors.handler_messages import SetHandler
 from coterie.actors.messages import ClusterStatus
 from coterie.actors.replication import foreign
 from coterie.actors.replication.foreign import FROM, REMEMBERED, ForeignFollower, Taken
-from coterie.actors.room_messages import SetHandler, Topology
+from coterie.actors.room_messages import Topology
 
 PATIENCE = 10.0
 

@@ -8,9 +8,10 @@ import pytest
 
 from coterie import HandlerActor, HandlerFailed, InvalidRequest, NoQuorum, NotLeader, Overloaded, Read
 from coterie.actors.future import LightFuture
+from coterie.actors.handler_messages import SetHandler
 from coterie.actors.replication.read_queue import KINDS, LEASE, LINEARIZABLE, LOCAL, Asked, ReadQueue
 from coterie.actors.replication.reads import Reads
-from coterie.actors.room_messages import ReadFrom, SetHandler, Topology
+from coterie.actors.room_messages import ReadFrom, Topology
 from tests.unit.replication_support import eventually
 
 WAIT = 20

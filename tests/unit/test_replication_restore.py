@@ -14,7 +14,8 @@ from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.recovery import recovered
 from coterie.actors.replication.roster_snapshot import restore_roster
 from coterie.actors.replication.snapshots import dump
-from coterie.actors.room_messages import InstallRoster, InstallSnapshot, RosterMember, Topology
+from coterie.actors.room_messages import RosterMember, Topology
+from coterie.actors.snapshot_messages import InstallRoster, InstallSnapshot
 from coterie.proto.errors import WireError
 from coterie.proto.record_batch import encode_batch
 from coterie.proto.roster import RosterRow, decode_document, encode_document

@@ -18,12 +18,12 @@ from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 from coterie import AsyncCluster, Cluster, Config, HandlerActor, HandlerFailed, InvalidRequest, Publish, PublishMany
 from coterie.actors import tracing
+from coterie.actors.handler_messages import Deliver
 from coterie.actors.management.spans import keep_trace
 from coterie.actors.reference import ClusterRef
 from coterie.actors.replication import spans
 from coterie.actors.replication.packing import Chunk
 from coterie.actors.replication.proposals import Ticket
-from coterie.actors.room_messages import Deliver
 from coterie.actors.traced import TracedPublisher, traced_handler
 from coterie.actors.tracing import TRACING, context_of, from_text, headers_of, to_text
 from coterie.proto.raft_messages import COMMAND, Entry
