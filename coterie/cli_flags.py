@@ -136,3 +136,14 @@ def asking(timeout: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def given(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that were given, by flag or variable."""
     return {name: value for name, value in flags.items() if value is not None and value is not False}
+
+
+def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command of `clusterctl`; its examples end its help."""
+    return click.command(name, epilog="\b\nExamples:\n" + "\n".join(f"  clusterctl {name} {example}".rstrip() for example in examples))
+
+
+def end(code: int) -> None:
+    """Ends a command with this exit code, also where it is mounted in another application."""
+    if code:
+        raise click.exceptions.Exit(code)
