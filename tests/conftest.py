@@ -31,4 +31,5 @@ class _Drained:
 
 @pytest.fixture
 def caplog(caplog):
+    assert logs.backlog.drain(10), "the log's thread stands still"  # what the test before has logged is not of this one
     return _Drained(caplog)
