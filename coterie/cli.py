@@ -16,7 +16,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TextIO
 
 import click
 
@@ -129,6 +130,8 @@ for each in (run, *cli_cluster.COMMANDS, *cli_data.COMMANDS, *cli_disk.COMMANDS,
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: runs the command and ends the process with its code."""
+    sys.stdout = sys.stdout or _nowhere()  # closed by the caller, who wants the exit code alone
+    sys.stderr = sys.stderr or _nowhere()
     sys.exit(_run(commands, list(sys.argv[1:] if arguments is None else arguments), "clusterctl"))
 
 
@@ -153,6 +156,10 @@ def _run(command: click.Command, arguments: list[str], name: str) -> int:
             raise
         return _complain(f"{type(error).__name__}: {error}", UNUSABLE)
     return code if isinstance(code, int) else 0
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _complain(text: str, code: int) -> int:

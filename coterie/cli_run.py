@@ -33,6 +33,7 @@ from coterie.sd_notify import ServiceManager
 from coterie.transport import logs
 from coterie.transport.logs import Log
 
+LISTENS: Final = ("raft", "gossip", "http", "grpc")
 LOOK_EVERY: Final = 1.0  # seconds between looks whether the node still serves
 
 # Flags whose name differs from the field of Config that they set.
@@ -100,7 +101,9 @@ def _run_until(over: threading.Event, stopped_by: list[str], config: Config, man
         raise CommandError(f"node {config.node_id} did not start: {error}") from None
     events = node.ask(Subscribe())
     threading.Thread(target=_tell, args=(events, over, manager, log), name=f"{config.node_id}/cli-events", daemon=True).start()
-    log.info("node %s runs; SIGTERM or Ctrl+C stops it", config.node_id)
+    where = node.addresses()
+    listens = ", ".join(f"{what} {where[what]}" for what in LISTENS)
+    log.info("node %s runs: %s; SIGTERM or Ctrl+C stops it", config.node_id, listens)
     manager.ready("runs")
     failure, pause = None, min(LOOK_EVERY, manager.look_every or LOOK_EVERY)
     while failure is None and not over.wait(pause):

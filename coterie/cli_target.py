@@ -62,7 +62,7 @@ def host_port(addr: str) -> tuple[str, int]:
     host, _, port = addr.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535) or any(c.isspace() or c in "/@" for c in host):
-        raise CommandError(f"--addr {addr!r}: give a management address, host:port")
+        raise CommandError(f"--addr {addr!r}: give a management address, host:port (no http://; for TLS give --tls-enable)")
     return host, int(port)
 
 

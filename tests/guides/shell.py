@@ -26,7 +26,7 @@ START_TIME: Final = 30.0
 SERVERS: Final = re.compile(
     r"^(?:\w+=\S+ )*(?:clusterctl run|uvicorn|python -m uvicorn|python -m examples\.(?:three_node_service|fastapi_app|leader_job))\b"
 )
-IS_UP: Final = re.compile(r"runs; SIGTERM|READY|[Rr]unning on|listening")
+IS_UP: Final = re.compile(r"; SIGTERM or Ctrl|READY|[Rr]unning on|listening")
 
 
 def may_unshare() -> bool:

@@ -142,6 +142,9 @@ class FakeNode:
             raise pykka.ActorDeadError("the supervisor is stopped")
         return self.failure
 
+    def addresses(self) -> dict[str, str]:
+        return {"raft": "h:1", "gossip": "h:2", "mgmt": "h:3", "http": "h:3", "grpc": "h:4"}
+
     def stop(self) -> None:
         self.stopped.set()
         self.events.put(None)
@@ -188,7 +191,7 @@ def test_a_signal_stops_the_node_and_all_is_well(node: FakeNode, capsys: pytest.
     assert (node.config.node_id, node.config.bootstrap) == ("n1", True)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "node n1 runs" in captured.err
+    assert "node n1 runs: raft h:1, gossip h:2, http h:3, grpc h:4; SIGTERM or Ctrl+C stops it\n" in captured.err
     assert f"node n1 stops ({number.name})" in captured.err
 
 
@@ -226,6 +229,7 @@ def test_a_second_signal_ends_the_process_at_once_whatever_the_main_thread_does(
 import os, signal, sys, threading, types
 class Node:
     def start(self, config): return self
+    def addresses(self): return dict.fromkeys(("raft", "gossip", "http", "grpc"), "h:1")
     def ask(self, message, timeout=None): return iter(threading.Event().wait, True) if message != "failed" else None
     def stop(self):
         {meanwhile or "pass"}

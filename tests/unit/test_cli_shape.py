@@ -81,6 +81,25 @@ def test_a_table_costs_rich_and_no_more(addr: str) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "redirected", "code", "said"),
+    [
+        ("status", ">&-", 0, ""),
+        ("status", ">&- 2>&-", 0, ""),
+        ("status --addr 127.0.0.1:1", ">&- 2>&-", 2, ""),
+        ("status --output table", "| true", 0, ""),
+        ("status", ">/dev/full", 2, "No space left on device"),
+    ],
+)
+def test_an_answer_that_cannot_be_written_is_no_traceback(addr: str, words: str, redirected: str, code: int, said: str) -> None:
+    """Who closes standard output wants the exit code alone."""
+    command = f"{sys.executable} -m coterie.cli {words} {redirected}"
+    environment = os.environ | {"COTERIE_ADDR": addr}
+    ran = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == code, ran.stderr
+    assert said in ran.stderr and ran.stderr.count("\n") == bool(said)
+
+
 # -- help -------------------------------------------------------------------------------------------------------------------------
 
 
