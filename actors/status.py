@@ -1,7 +1,9 @@
 """How the views of the rooms become one `ClusterStatus`. Pure: views in, status out.
 
 The rows are the union of whom gossip knows and whom the quorum lists, so that a server nobody hears is a row and not a hole. Whether a voter lives is told
-by the leader's own contact with it first, and by gossip where there is no leader to ask.
+by the leader's own contact with it first, and by gossip where there is no leader to ask. A leader goes by what its leadership itself goes by: a voter whose
+connection is gone, or that has answered nothing of what was sent within the lease, is not heard. (Seconds of patience lost: for so long after the death of a
+leader all was said to be well.)
 """
 
 from __future__ import annotations
@@ -11,8 +13,6 @@ from collections.abc import Mapping
 from coterie.actors.messages import ClusterStatus, MemberStatus
 from coterie.actors.room_messages import Member, MembershipView, PeerView, RaftView, ReplicationView
 from coterie.actors.topology import is_foreign
-
-SILENT_AFTER = 2.0  # seconds without an answer after which a leader counts a voter as dead
 
 # What rooms count of their ordinary work: in the metrics, but nothing of it was refused or lost.
 ORDINARY = frozenset(
@@ -141,7 +141,7 @@ def _lives(server: PeerView, member: Member | None, me: str, raft: RaftView) -> 
     if server.id == me:
         return True
     if raft.role == "leader" and server.last_contact is not None:
-        return server.last_contact < SILENT_AFTER
+        return server.id not in raft.silent
     return member is not None and member.state in ("alive", "suspect")
 
 

@@ -87,6 +87,28 @@ def ask(command: str, addrs: str) -> tuple[int, dict[str, Any] | None]:
 
 
 @pytest.mark.long
+def test_after_a_leaders_death_no_answer_says_that_all_is_well(cluster: ProcessCluster) -> None:
+    """Not before the others elect, nor in the first seconds of the new leader, while gossip has the old one for alive yet."""
+    old = cluster.leader()
+    left = cluster.others(old)
+    old.kill()
+    codes = []
+
+    def failed() -> bool:
+        for node in left:
+            code, document = ask("status", node.mgmt_addr)
+            codes.append((code, document))
+        return any(row["ID"] == old.name and row["State"] == "failed" for row in (codes[-1][1] or {}).get("Members", ()))
+
+    wait_for(failed, WAIT, "gossip gives it up", every=0.05)
+    assert [document for code, document in codes if code == 0] == []
+    assert any((document or {}).get("LeaderID") in {node.name for node in left} for _, document in codes)
+    old.start()
+    for node in cluster.nodes:
+        wait_for(lambda node=node: ask("status", node.mgmt_addr)[0] == 0, WAIT, f"{node.name} says that all is well again", every=0.1)
+
+
+@pytest.mark.long
 def test_exit_codes_and_rows_as_nodes_die(cluster: ProcessCluster) -> None:
     """The last test of the module: it takes the cluster apart."""
     leader = cluster.leader()

@@ -21,7 +21,10 @@ def leading(contact: float, commit: int = 10, term: int = 2) -> RaftView:
         PeerView("n2", "n2:1", "voter", 10, 0.0),
         PeerView("n3", "n3:1", "voter", 4, contact),
     )
-    return RaftView(role="leader", term=term, leader_id="n1", commit_index=commit, last_index=commit, ready=True, servers=servers)
+    silent = frozenset({"n3"}) if contact > 0.5 else frozenset[str]()
+    return RaftView(
+        role="leader", term=term, leader_id="n1", commit_index=commit, last_index=commit, ready=True, silent=silent, servers=servers
+    )
 
 
 @pytest.fixture
