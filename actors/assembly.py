@@ -416,11 +416,11 @@ class Rooms:
         others = [server for server in raft.servers if server.id != me and server.suffrage == "voter"]
         if raft.role == "leader" and others:
             heir = self.wires.topology.heir([server.id for server in others])
-            quietly(lambda: self.raft.ask(TransferLeadership(heir), timeout=TRANSFER_PATIENCE))
+            quietly(lambda: self.raft.ask(TransferLeadership(heir), timeout=TRANSFER_PATIENCE), "handing leadership over")
         if self.config.leave_on_stop:
             if others:
-                quietly(lambda: self._leave_quorum(me))
-            quietly(lambda: self.membership.ask(LeaveGossip(), timeout=STOP_PATIENCE))
+                quietly(lambda: self._leave_quorum(me), "leaving the quorum")
+            quietly(lambda: self.membership.ask(LeaveGossip(), timeout=STOP_PATIENCE), "leaving the gossip")
 
     def _leave_quorum(self, me: str) -> None:
         topology = self.wires.topology
@@ -433,11 +433,13 @@ class Rooms:
                 return
             deadline.wait(0.1)
 
-    def _try(self, step: Callable[[], object]) -> None:
+    def _try(self, step: Callable[[], object], what: str = "closing") -> None:
         try:
             step()
+        except pykka.Timeout as error:
+            self._supervisor_log().info("while stopping: %s took longer than %s and was given up", what, error)
         except Exception as error:  # noqa: BLE001 - the node stops anyway; what it could not say, the others find out by themselves
-            self._supervisor_log().info("while stopping: %s", error)
+            self._supervisor_log().info("while stopping: %s: %s: %s", what, type(error).__name__, error)
 
     def _supervisor_log(self) -> Any:
         return self._supervisor._actor_weakref().log
