@@ -78,7 +78,7 @@ class Rooms:
         self.addresses: dict[str, str] = {}
         self.directory: DataDir | None = None
         self.cluster = ""  # the id of the cluster whose log this node has, as far as it is known
-        self.metrics = Metrics(config.node_id, __version__)
+        self.metrics = Metrics(config.node_id, __version__, config.metric_topics)
         self.health = HealthBoard()
         self.app_handler: Any = None
         self._snapshots: Path | None = None

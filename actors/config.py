@@ -77,6 +77,7 @@ class Config:
     cluster_name: what tells this cluster's gossip from another's on the same network, up to 255 bytes; the same on every node.
     app_handlers: the application: a running HandlerActor's reference, a HandlerActor class, or an object with some of its methods; a handler can be
     registered later too.
+    metric_topics: how many topics have series of their own in the metrics; further ones are shown together, as "(other topics)".
     take_over_from_go: while publishes wait here and a node of go-cluster leads, which takes none, this node campaigns for the leadership, at most once in five
     seconds; off: they wait until one of ours is elected.
     heartbeat_timeout: a follower that has heard nothing from its leader for this long (up to twice, by chance) asks for an election. election_timeout: how long
@@ -135,6 +136,8 @@ class Config:
     trailing_entries: int = attrs.field(default=10_240, validator=integer(1, 1 << 30))
     trailing_bytes: int = attrs.field(default=64 << 20, validator=integer(1, 1 << 40))
     trailing_age: float = optional_duration_field()
+
+    metric_topics: int = attrs.field(default=256, validator=integer(1, 1 << 20))
 
     take_over_from_go: bool = attrs.field(default=True, validator=flag)
     heartbeat_timeout: float = duration_field(1.0)

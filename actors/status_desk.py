@@ -19,6 +19,7 @@ import attrs
 from coterie.actors.assembly import Rooms
 from coterie.actors.event_bus import MISSED
 from coterie.actors.future import LightFuture, gather
+from coterie.actors.lately import Lately
 from coterie.actors.messages import ClusterStatus, Status
 from coterie.actors.replication.requests import check_timeout
 from coterie.actors.room_messages import GetMembership, GetRaftView, GetReplicationView, RaftView, ReplicationView
@@ -32,7 +33,8 @@ ROOM_PATIENCE = 1.0  # seconds for this node's own rooms
 
 
 class StatusDesk:
-    """See the module's text. notes: warnings of the node itself, by whom they are about, as the supervisor keeps them; disks: those of its disks."""
+    """See the module's text. notes: warnings of the node itself, by whom they are about, as the supervisor keeps them; disks: those of its disks; lately: what
+    happened to it."""
 
     def __init__(
         self,
@@ -40,9 +42,11 @@ class StatusDesk:
         picture: Picture,
         notes: dict[str, str],
         disks: Mapping[str, str],
+        lately: Lately,
         post: Callable[[Callable[[], None]], object],
     ) -> None:
         self._rooms, self._picture, self._notes, self._disks, self._post = rooms, picture, notes, disks, post
+        self._lately = lately
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()  # answers that are due by then, whoever has not spoken
 
     def next_time(self) -> float | None:
@@ -52,6 +56,23 @@ class StatusDesk:
     def expire(self, now: float) -> None:
         while self._waiting and self._waiting[0][0] <= now:
             self._waiting.popleft()[1]()
+
+    def look(self, now: float) -> list[str]:
+        """-> what to warn of that happened to this node lately. Called every few seconds too, so that it is known when a count has grown."""
+        lately, me = self._lately, self._picture.me
+        lately.counted(
+            "log records",
+            logs.backlog.dropped,
+            f"log records were dropped on {me}: a log sink of this process blocks, or is slower than what is logged",
+            now,
+        )
+        lately.counted(
+            "spans",
+            TRACING.ends.dropped,
+            f"spans were dropped on {me}: a span processor of this process blocks; use a BatchSpanProcessor",
+            now,
+        )
+        return lately.warnings(now)
 
     def answer(self, message: Status, reply: LightFuture, failed: bool) -> None:
         """`reply` gets a ClusterStatus. failed: this node serves no more. Raises InvalidRequest."""
@@ -78,7 +99,8 @@ class StatusDesk:
 
         def complete() -> None:
             own, membership = asked.get(timeout=0) if asked.error is None else ReplicationView(), self._picture.membership
-            warnings = (*status.warnings, *self._disks.values(), *membership.discovery, *self._rooms.tls_warnings(), *own.warnings)
+            lately = self.look(time.monotonic())
+            warnings = (*status.warnings, *self._disks.values(), *lately, *membership.discovery, *self._rooms.tls_warnings(), *own.warnings)
             reply.set(attrs.evolve(status, seeds=membership.seeds, failing=status.failing + own.failing, warnings=warnings))
 
         asked.on_done(lambda: self._post(complete))
@@ -104,13 +126,14 @@ class StatusDesk:
                 raft = picture.raft if not asks[0].done else RaftView(term=picture.raft.term, servers=picture.raft.servers)
             if picture.stalled or not picture.topology.in_quorum:  # such a member knows its leader from gossip
                 raft = attrs.evolve(raft, term=picture.topology.term, leader_id=picture.topology.leader_id)
+            lately = self.look(time.monotonic())
             status = combine(
                 picture.me,
                 raft,
                 membership or picture.membership,
                 replication or ReplicationView(),
                 picture.topology.mgmt_addr,
-                (*self._notes.values(), *self._disks.values(), *([note] if note else []), *_sink_warning(), *rooms.tls_warnings()),
+                (*self._notes.values(), *self._disks.values(), *([note] if note else []), *lately, *rooms.tls_warnings()),
                 rooms.management_counters(),
                 {MISSED: missed or 0},
             )
@@ -118,9 +141,3 @@ class StatusDesk:
 
         gather(asks, lambda: self._post(all_there))
         self._waiting.append((time.monotonic() + ROOM_PATIENCE, all_there))
-
-
-def _sink_warning() -> list[str]:
-    records, spans = logs.backlog.dropped, TRACING.ends.dropped
-    found = [f"{records} log records were dropped: a log sink of this process blocks, or is slower than what is logged"] if records else []
-    return [*found, f"{spans} spans were dropped: a span processor of this process blocks; use a BatchSpanProcessor"] if spans else found

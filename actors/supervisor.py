@@ -6,8 +6,8 @@ Raft and of gossip, and tells the other rooms the `Topology` made from it. What 
 shows, `OperatorDesk` what `clusterctl raft` shows. A `Publish` does not come here: the reference that the user holds (`reference.py`) puts it straight into the
 publisher's inbox.
 
-Crashes: an actor that only serves (events, management, a subscriber) has started afresh in place by the time it is reported, and a warning stays in the
-status. One whose state is the node's word (Raft, the publisher, delivery, the buffer, membership) is fatal when it cannot go on, and so is any
+Crashes: an actor that only serves (events, management, a subscriber) has started afresh in place by the time it is reported, and the status warns of
+it for a while (`lately`). One whose state is the node's word (Raft, the publisher, delivery, the buffer, membership) is fatal when it cannot go on, and so is any
 `StorageError`: the node fails closed. It stops voting and serving, answers every request with the reason, and says so in its status.
 """
 
@@ -28,6 +28,7 @@ from coterie.actors.disk_watch import DiskWatch
 from coterie.actors.elections import Elections
 from coterie.actors.errors import CoterieError, InvalidRequest, StorageError
 from coterie.actors.future import LightFuture
+from coterie.actors.lately import Lately
 from coterie.actors.lmdb_env import Damaged
 from coterie.actors.messages import (
     Condition,
@@ -89,6 +90,7 @@ class ClusterSupervisor(Actor):
         self._quorum: QuorumDesk | None = None
         self._router = Router(config.node_id, self._post)
         self._notes: dict[str, str] = {}
+        self._lately = Lately()
         self._fatal: CoterieError | None = None
         self._stopping = False
         self.takes_leave = True  # False: it ends without a word to the others, as if its process had been killed
@@ -118,7 +120,7 @@ class ClusterSupervisor(Actor):
             self._quorum = QuorumDesk(rooms, self._picture, self._notes, self._post, self.log)
             self._requests = Requests(rooms, self._picture, self._router, self._post, self._quorum.left)
             self._disks = DiskWatch(rooms.stores, self.config.store_timeout, rooms.metrics.stalled, self.log)
-            self._status = StatusDesk(rooms, self._picture, self._notes, self._disks.warnings, self._post)
+            self._status = StatusDesk(rooms, self._picture, self._notes, self._disks.warnings, self._lately, self._post)
             self._operator = OperatorDesk(rooms, self._picture, self._post)
             self._metrics = MetricsDesk(rooms, self._picture, ref, self._post)
             ref.reads = rooms.reads
@@ -154,7 +156,8 @@ class ClusterSupervisor(Actor):
 
     def on_restart(self) -> None:
         """Its views are told anew with every change; what was being routed is answered by deadline."""
-        self._notes["supervisor"] = "the supervisor crashed and started afresh; see the log"
+        text = f"the supervisor of {self.config.node_id} crashed and started afresh; see the log"
+        self._lately.happened("supervisor", text, time.monotonic())
 
     def on_stop(self) -> None:
         self._stopping = True
@@ -280,6 +283,7 @@ class ClusterSupervisor(Actor):
             self._look_for_tracer()
         if self._metrics is not None and self._metrics.on_wake(now):
             self._need().tidy()
+            self._status.look(now)
 
     def _look_at_disks(self, disks: DiskWatch, now: float) -> None:
         disks.look(now)
@@ -403,8 +407,11 @@ class ClusterSupervisor(Actor):
         if not crash.fatal:
             self._need().metrics.actor_restarted(crash.concern)
         fatal = crash.fatal and (crash.concern in FATAL or isinstance(crash.error, StorageError))
-        state = "has stopped" if crash.fatal else "started afresh"
-        self._notes[crash.concern] = f"{crash.concern} crashed ({type(crash.error).__name__}: {crash.error}) and {state}"
+        text = f"{crash.concern} of {self.config.node_id} crashed ({type(crash.error).__name__}: {crash.error}) and "
+        if crash.fatal:
+            self._notes[crash.concern] = text + "has stopped"
+        else:
+            self._lately.happened(crash.concern, text + "started afresh", time.monotonic())
         if fatal and self._fatal is None:
             self._fail_closed(crash)
 

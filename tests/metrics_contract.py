@@ -64,6 +64,8 @@ OURS: dict[str, Shape] = {
     "coterie_storage_stalled_seconds": ("gauge", ("store",)),
     "coterie_publish_waiting_records": ("gauge", ()),
     "coterie_applied_total": ("counter", TOPIC),
+    "coterie_topics_unlabelled": ("gauge", ()),
+    "coterie_metrics_unshown_total": ("counter", ()),
     "coterie_dropped_total": ("counter", ("reason",)),
     "coterie_delivered_total": ("counter", TOPIC),
     "coterie_delivery_lag": ("gauge", TOPIC),

@@ -5,7 +5,7 @@ operating system knows of the process has the names that every client library gi
 
 Values are pushed in by who knows them, per batch or per change (`replication.py`), or stand in a view that a room has told (`views.py`), or are read in passing
 (`inboxes.py`). Collecting asks nobody and takes no lock of an actor. What is labelled with a node is removed when the node goes. A topic's labels stay:
-topics are few, and are never deleted.
+topics are never deleted; how many have labels is bounded (`labels.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from coterie.actors.observability.exposition import exposition
 from coterie.actors.observability.inboxes import Inboxes
+from coterie.actors.observability.labels import MOST_TOPICS
 from coterie.actors.observability.replication import LATENCY_BUCKETS, ReplicationSeries
 from coterie.actors.observability.views import Views
 from coterie.actors.raft_report import DiskTimes
@@ -30,12 +31,13 @@ SAMPLE_EVERY: Final = 1.0  # seconds between samples of the inboxes
 
 
 class Metrics(ReplicationSeries):
-    """All metrics of the node `node_id`; any thread may call any method, and none blocks or raises. version: of this package."""
+    """All metrics of the node `node_id`; any thread may call any method, and none blocks or raises. version: of this package. topics: how many have series
+    of their own."""
 
-    def __init__(self, node_id: str = "", version: str = "") -> None:
+    def __init__(self, node_id: str = "", version: str = "", topics: int = MOST_TOPICS) -> None:
         self.node_id = node_id
         self.registry = CollectorRegistry()
-        super().__init__(self.registry)
+        super().__init__(self.registry, topics)
         self.channels = ChannelMetrics(self.registry)
         self.inboxes = Inboxes("supervisor", SAMPLE_EVERY)
         self._cluster_metrics()
@@ -47,6 +49,7 @@ class Metrics(ReplicationSeries):
 
     def text(self) -> bytes:
         """The body of GET /metrics, in the plain text format (0.0.4)."""
+        self.settle()
         return exposition(self.registry)
 
     def _cluster_metrics(self) -> None:

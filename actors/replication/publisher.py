@@ -69,6 +69,7 @@ from coterie.actors.traced import Traced
 from coterie.actors.tracing import TRACING, headers_of
 
 TICK: Final = 0.05  # seconds
+MOST_SHOWN: Final = 1000  # topics whose lag is told to the metrics in one tick
 FORWARD_PATIENCE: Final = 30.0  # seconds
 
 
@@ -275,6 +276,8 @@ class Publisher(Actor):
         self._window.set_silent(topology.silent)
         for node in self._window.set_live(topology.live):
             self._metrics.peer_gone(node)
+        if any(self._window.announced(node) for node in topology.live - before.live):
+            self._lagging.update(self._outcomes.known)
         self._peers((topology.live - topology.foreign - {self.node}) if topology.leads else frozenset())
         self._show_subscribers()
         if before.leads and not topology.leads:
@@ -331,9 +334,13 @@ class Publisher(Actor):
         return self._leader_link.open(leader_id, replied, closed)
 
     def _acknowledged(self, message: PeerAcks) -> None:
+        first, lives = not self._window.announced(message.node_id), message.node_id in self._topology.live
         for topic, count in self._window.acknowledge(message.node_id, message.acks, message.announce).items():
-            self._metrics.acked(message.node_id, topic, count, message.acks[topic])
+            if lives:
+                self._metrics.acked(message.node_id, topic, count, message.acks.get(topic, 0))
             self._lagging.add(topic)
+        if first and lives and message.announce:  # of what it has acknowledged nothing of, it says nothing
+            self._lagging.update(self._outcomes.known)
         if message.announce:
             self._show_subscribers()
 
@@ -341,12 +348,17 @@ class Publisher(Actor):
         self._metrics.subscribers(len(self._window.heard() - self._topology.foreign - {self.node}) if self._topology.leads else 0)
 
     def _show_lag(self) -> None:
-        """How far each member is behind, for the topics that moved since the last tick."""
-        lagging, self._lagging = self._lagging, set()
-        if self._topology.leads:
-            for topic in lagging:
-                last = self._machine.last_seq(topic)
-                for node, seq in self._window.acked(topic).items():
+        """How far each living member is behind, for topics that moved since the last tick."""
+        if not self._topology.leads:
+            self._lagging.clear()
+            return
+        for _ in range(min(len(self._lagging), MOST_SHOWN)):
+            topic = self._lagging.pop()
+            last = self._machine.last_seq(topic)
+            for node, seq in self._window.acked(topic).items():
+                if node in self._topology.live:
+                    if not seq:
+                        self._metrics.acked(node, topic, 0, 0)
                     self._metrics.lag(node, topic, max(0, last - seq))
 
     # -- from the log ---------------------------------------------------------------------------------------------------------

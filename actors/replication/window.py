@@ -50,9 +50,11 @@ class Window:
             self._caught_up[node].clear()
 
     def acknowledge(self, node: str, acks: Mapping[str, int], announce: bool) -> dict[str, int]:
-        """Take a member's acknowledgements. -> how many records it acknowledged newly, by topic. Who never announced itself is ignored; who is
-        not (yet) known to be alive is remembered, and counts when it is."""
-        if node not in self._acked and (not announce or len(self._acked) >= MAX_MEMBERS):
+        """Take a member's acknowledgements. -> by topic, how many records it acknowledged newly. 0 of what it had acknowledged before it first spoke to this
+        leadership, and of what it takes back: so counts of acknowledgements do not jump when leadership moves. Who never announced itself is ignored; who is not
+        (yet) known to be alive is remembered, and counts when it is."""
+        first = node not in self._acked
+        if first and (not announce or len(self._acked) >= MAX_MEMBERS):
             return {}
         mine = self._acked.setdefault(node, {})
         near = self._caught_up.setdefault(node, set())
@@ -61,13 +63,18 @@ class Window:
             before = mine.get(topic, 0)
             if seq > before:
                 mine[topic] = seq
-                fresh[topic] = seq - before
+                fresh[topic] = 0 if first else seq - before
         if announce:  # it may have lost its disk: then it begins again, and counts again when it is near the end again
             for topic, seq in mine.items():
                 if acks.get(topic, 0) < seq:
                     mine[topic] = acks.get(topic, 0)
                     near.discard(topic)
+                    fresh[topic] = 0
         return fresh
+
+    def announced(self, node: str) -> bool:
+        """Whether it has announced itself in this leadership."""
+        return node in self._acked
 
     def heard(self) -> frozenset[str]:
         """The members that have announced themselves in this leadership, live, and are not silent."""

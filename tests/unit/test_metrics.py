@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from coterie.actors.observability import peers
 from coterie.actors.observability.inboxes import Inboxes
+from coterie.actors.observability.labels import OTHERS
 from coterie.actors.observability.metrics import Metrics
 from coterie.actors.observability.views import packets_dropped
 from coterie.actors.room_messages import Member, MembershipView, PeerView, RaftView, ReplicationView
+from coterie.transport import logs
 from tests.metrics_contract import CONTRACT, OURS, PROCESS, FakeActor, declared, full, leading, shapes
 
 
@@ -255,3 +258,100 @@ def test_many_threads_count_together_while_it_is_scraped() -> None:
         thread.join()
     assert value(metrics, "go_cluster_repl_published_total", topic="t") == 2000
     assert value(metrics, "go_cluster_repl_acks_total", topic="t") == 2000
+
+
+# -- many topics, many names -------------------------------------------------------------------------------------------------------
+
+
+def test_topics_beyond_the_number_are_shown_together() -> None:
+    metrics = Metrics("n1", topics=2)
+    metrics.leader(True)
+    metrics.subscribers(1)
+    for topic, n in (("a", 1), ("b", 2), ("c", 30), ("d", 4), (OTHERS, 5)):
+        metrics.published(topic, n)
+        metrics.seq(topic, n)
+        metrics.delivered(topic, n)
+        metrics.position(topic, 0 if topic == "d" else n)
+        metrics.acked("n2", topic, n, n)
+        metrics.lag("n2", topic, 0)
+    metrics.acked("n1", "c", 30, 30)
+    metrics.lag("n2", "c", 7)
+    metrics.lag("n2", "d", 3)
+    metrics.lag("n3", "d", 4)
+    for name, together in (
+        ("go_cluster_repl_published_total", 39),
+        ("go_cluster_repl_broadcast_total", 39),
+        ("go_cluster_repl_seq", 39),
+        ("go_cluster_repl_acks_total", 69),
+        ("go_cluster_repl_lag", 7),
+        ("go_cluster_repl_ack_seq", 39 - 7 - 4),
+        ("coterie_applied_total", 39),
+        ("coterie_delivered_total", 39),
+        ("coterie_delivery_lag", 4),
+    ):
+        assert value(metrics, name, topic=OTHERS) == together, name
+        assert {labels["topic"] for _, labels, _ in samples(metrics)[name]} == {"a", "b", OTHERS}, name
+    for name, node, n in (
+        ("go_cluster_repl_lag_per_node", "n1", 0),
+        ("go_cluster_repl_lag_per_node", "n2", 7),
+        ("go_cluster_repl_lag_per_node", "n3", 4),
+        ("go_cluster_repl_ack_seq_per_node", "n2", 39 - 7 - 3),
+        ("go_cluster_repl_acks_per_node_total", "n2", 39),
+        ("go_cluster_repl_acks_per_node_total", "n1", 30),
+    ):
+        assert value(metrics, name, topic=OTHERS, node=node) == n, (name, node)
+    assert value(metrics, "coterie_topics_unlabelled") == 3
+    metrics.seq("c", 40)
+    assert value(metrics, "go_cluster_repl_seq", topic=OTHERS) == 49
+    assert value(metrics, "coterie_topics_unlabelled") == 3
+    metrics.peer_gone("n2")
+    assert value(metrics, "go_cluster_repl_lag", topic=OTHERS) == 4
+    metrics.leader(False)
+    shown = samples(metrics)
+    assert not [row for rows in shown.values() for row in rows if "node" in row[1]]
+    assert not {"go_cluster_repl_lag", "go_cluster_repl_ack_seq"} & shown.keys()
+    assert value(metrics, "go_cluster_repl_published_total", topic=OTHERS) == 39
+
+
+def test_a_topic_whose_name_is_that_of_the_others_is_one_of_them_from_the_beginning() -> None:
+    metrics = Metrics("n1", topics=5)
+    metrics.seq(OTHERS, 3)
+    metrics.seq("a", 4)
+    assert value(metrics, "go_cluster_repl_seq", topic=OTHERS) == 3
+    assert value(metrics, "coterie_topics_unlabelled") == 1
+
+
+def test_a_hundred_thousand_topics_make_no_more_series_than_a_few(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = Metrics("n1", topics=10)
+    metrics.leader(True)
+    for i in range(100_000):
+        topic = f"t{i}"
+        metrics.published(topic, 1)
+        metrics.seq(topic, 1)
+        metrics.position(topic, 1)
+        metrics.delivered(topic, 1)
+        metrics.acked("n1", topic, 1, 1)
+        metrics.lag("n1", topic, 0)
+    text = metrics.text()
+    assert len(text) < 40_000
+    assert value(metrics, "go_cluster_repl_published_total", topic=OTHERS) == 99_990
+    logs.backlog.drain(10)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["there are more than metric_topics=10 topics"]
+
+
+def test_names_that_anybody_makes_up_find_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "MOST_PAIRS", 100)
+    metrics = Metrics("n1", topics=10)
+    metrics.leader(True)
+    for i in range(1000):
+        for topic in (f"t{t}" for t in range(20)):
+            metrics.acked(f"stranger{i}", topic, 1, 1)
+            metrics.lag(f"stranger{i}", topic, 5)
+    assert len({row[1]["node"] for rows in samples(metrics).values() for row in rows if "node" in row[1]}) < 100
+    assert value(metrics, "go_cluster_repl_acks_total", topic="t0") == 1000, "what all of them acknowledge together is counted whole"
+    assert (value(metrics, "coterie_metrics_unshown_total") or 0) > 1000
+    for i in range(1000):
+        metrics.peer_gone(f"stranger{i}")
+    metrics.acked("n2", "t0", 1, 1)
+    assert value(metrics, "go_cluster_repl_ack_seq_per_node", topic="t0", node="n2") == 1
+    assert value(metrics, "go_cluster_repl_ack_seq", topic="t0") == 1

@@ -73,6 +73,16 @@ class TestWindow:
         assert window.acknowledge("b", {"t": 5}, False) == {"t": 5}
         assert window.room("t") == 7
 
+    def test_what_was_acknowledged_before_this_leadership_is_not_counted_again(self):
+        window = self.make({"t": 1000, "u": 5})
+        window.set_live(frozenset("ab"))
+        assert window.acknowledge("b", {"t": 990, "u": 5}, True) == {"t": 0, "u": 0}
+        assert window.acknowledge("b", {"t": 995}, False) == {"t": 5}
+        assert window.acknowledge("b", {"t": 997, "u": 5}, True) == {"t": 2}, "announced again, from time to time"
+        assert window.acknowledge("b", {"t": 10}, True) == {"t": 0, "u": 0}, "it has lost its disk: shown is what it says now"
+        window.new_leadership()
+        assert window.acknowledge("b", {"t": 1000}, True) == {"t": 0}
+
     def test_a_departed_member_never_pins_it(self):
         last = {"t": 10}
         window = self.make(last)

@@ -9,7 +9,8 @@ import pytest
 
 from coterie.actors.errors import Indeterminate, InvalidRequest, NoQuorum, NotLeader, Overloaded, PayloadTooLarge
 from coterie.actors.messages import Publish, Published
-from coterie.actors.replication.messages import AcksArrived
+from coterie.actors.replication.messages import AcksArrived, PeerAcks
+from coterie.actors.replication.metrics import NoMetrics
 from coterie.actors.replication.outcomes import TELL_BYTES, TELL_ENTRIES
 from coterie.actors.replication.publisher import Limits
 from coterie.actors.room_messages import CommandsUpTo, Committed
@@ -318,3 +319,50 @@ def test_what_a_told_publish_holds_is_not_logged(caplog):
         n1.publisher.tell(Publish("t", "the-payload"))
         eventually(lambda: n1.view().counters.get("told_InvalidRequest") == 1)
         assert "InvalidRequest" in caplog.text and "the-payload" not in caplog.text
+
+
+class Told(NoMetrics):
+    """What the metrics are told of members."""
+
+    def __init__(self):
+        self.counted = 0
+        self.acks = {}
+        self.lags = {}
+
+    def acked(self, node, topic, n, seq):
+        self.counted += n
+        self.acks[node, topic] = seq
+
+    def lag(self, node, topic, n):
+        self.lags[node, topic] = n
+
+
+def test_a_new_leader_counts_no_acknowledgement_again_and_shows_who_is_behind_though_nobody_publishes():
+    told, gate = Told(), threading.Event()
+    with cluster("n1", "n2", metrics=told) as (n1, n2, raft):
+        n1.handle()
+        n2.handle(lambda topic, data, record: gate.wait(WAIT) and None)
+        for _ in range(5):
+            ask(n1, "t", b"x").get(timeout=WAIT)
+        eventually(lambda: told.acks.get(("n1", "t")) == 5 and told.lags.get(("n2", "t")) == 5)
+        assert (told.counted, told.acks["n2", "t"]) == (5, 0)
+        told.__init__()
+        raft.leader = n2.publisher
+        for node in (n1, n2):
+            node.topology("n2", term=2)
+        eventually(lambda: told.lags == {("n1", "t"): 0, ("n2", "t"): 5})
+        assert (told.counted, told.acks) == (0, {("n1", "t"): 5, ("n2", "t"): 0})
+        gate.set()
+
+
+def test_who_speaks_when_gossip_has_given_it_up_already_is_not_shown():
+    told = Told()
+    with cluster("n1", "n2", metrics=told) as (n1, _n2, _):
+        n1.handle()
+        n1.topology("n1", live=["n1"])
+        n1.publisher.tell(PeerAcks("n2", {"t": 0}, True))
+        ask(n1, "t", b"x").get(timeout=WAIT)
+        eventually(lambda: told.lags.get(("n1", "t")) == 0)
+        assert not [node for node, _ in (*told.lags, *told.acks) if node == "n2"]
+        n1.topology("n1")
+        eventually(lambda: ("n2", "t") in told.lags)
