@@ -34,12 +34,13 @@ from coterie.actors.membership.actor import MembershipActor
 from coterie.actors.membership.sources import source
 from coterie.actors.messages import Condition, DeadLetters, Here, Requeue, Subscribe, TransferLeadership
 from coterie.actors.observability.metrics import Metrics
-from coterie.actors.raft.actor import RaftActor, SetSink
+from coterie.actors.raft.actor import RaftActor
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.log import RaftLog
 from coterie.actors.raft.memory_log import MemoryLog
 from coterie.actors.raft.recovery import check_start, finish_installation
 from coterie.actors.raft.settings import Settings
+from coterie.actors.raft.sink import SetSink
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
 from coterie.actors.replication.memory_buffer import MemoryBuffer

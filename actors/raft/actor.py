@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from coterie.actors.base import LATER, Actor, Crash, Ref
+from coterie.actors.base import LATER, Actor, Crash
 from coterie.actors.errors import BindFailed, CoterieError, Indeterminate, NotLeader, StorageError, Unreachable
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import TransferLeadership
@@ -34,19 +34,17 @@ from coterie.actors.raft.node import Role
 from coterie.actors.raft.ready import Ready
 from coterie.actors.raft.report import raft_report
 from coterie.actors.raft.settings import Settings
+from coterie.actors.raft.sink import SetSink, Sink
 from coterie.actors.raft.snapshot_desk import SnapshotDesk
 from coterie.actors.raft.views import raft_view
 from coterie.actors.raft_report import GetRaftReport
 from coterie.actors.room_messages import (
-    Appended,
     Applied,
     Bootstrap,
     ChangeQuorum,
-    Committed,
     GetRaftView,
     PeerSeen,
     PeersElsewhere,
-    ProposalsFailed,
     Propose,
     RaftView,
     ReadIndex,
@@ -66,15 +64,6 @@ _IDENTIFIED: Final = "identified"
 STANDSTILL: Final = 0.1  # seconds in a transaction after which the others' silence in that time is none
 _ENDED: Final[dict[str, float]] = {}  # when servers that this process had run ended, monotonic, by id: see `RaftCore`
 _POLL: Final = 0.05  # how often a quorum change under way looks whether it can go on
-
-
-class SetSink:
-    """The actor that gets Committed, Appended and ProposalsFailed from now on."""
-
-    __slots__ = ("ref",)
-
-    def __init__(self, ref: Ref) -> None:
-        self.ref = ref
 
 
 class RaftActor(Actor):
@@ -115,11 +104,9 @@ class RaftActor(Actor):
         self._id, self._bind, self._raft_log, self._settings = node_id, bind, log, settings
         self._applied, self._bootstrap, self._observe = applied, bootstrap, observe
         self._on_stored = on_stored
-        self._sink: Ref | None = None
-        self._kept: list[Any] | None = [] if wait_for_sink else None
+        self._sink = Sink(keep=wait_for_sink)
         self._random = random.Random(seed)
         self._proposals: list[tuple[bytes, Any, bool, bytes | None]] = []
-        self._want_appended: list[tuple[Any, int]] = []
         self._counts: dict[str, int] = {"elections": 0, "leaderships": 0, "take-overs": 0, "proposals refused": 0}
         self._told_serving = False
         self._told_silent: frozenset[str] = frozenset()
@@ -127,7 +114,7 @@ class RaftActor(Actor):
         self._look_for_silent = False
         self._server: RaftServer | None = None
         self._links: Links | None = None
-        self._desk = SnapshotDesk(node_id, log, settings, snapshots, self._ask_sink, self._post, self.log, tls, ask_others)
+        self._desk = SnapshotDesk(node_id, log, settings, snapshots, self._sink.ask, self._post, self.log, tls, ask_others)
 
     # -- start and stop -------------------------------------------------------------------------------------------------------
 
@@ -185,10 +172,10 @@ class RaftActor(Actor):
         """Whoever waits is answered first: closing connections may take a while."""
         contexts = [context for _, context, _, _ in self._proposals]
         self._proposals = []
-        self._fail(contexts, NotLeader())
+        self._sink.fail(contexts, NotLeader())
         core = getattr(self, "core", None)
         if core is not None:
-            self._fail(core.pending(), Indeterminate("the node stopped before the outcome was known"))
+            self._sink.fail(core.pending(), Indeterminate("the node stopped before the outcome was known"))
             self._fail_reads(core.reading())
             _ENDED[self._id] = time.monotonic()
             self._decisions.close()
@@ -243,7 +230,7 @@ class RaftActor(Actor):
             assert self._links is not None
             return self._links.seen(message.id)
         if kind is SetSink:
-            return self._set_sink(message.ref)
+            return self._sink.attach(message.ref)
         if kind is TakeOver:
             self._counts["take-overs"] += self.core.take_over(message.leader_id, time.monotonic())
             return None
@@ -309,12 +296,12 @@ class RaftActor(Actor):
             return
         for offset, (_, context, want_appended, _) in enumerate(batch):
             if want_appended:
-                self._want_appended.append((context, first + offset))
+                self._sink.want_appended(context, first + offset)
 
     def _refuse(self, contexts: list[Any]) -> None:
         """Not in the log, and it will not be. A leader refuses what was meant for an earlier leadership: nobody else can be named then."""
         self._counts["proposals refused"] += len(contexts)
-        self._fail(contexts, not_leader(self.core.leader if self.core.role is not Role.LEADER else None))
+        self._sink.fail(contexts, not_leader(self.core.leader if self.core.role is not Role.LEADER else None))
 
     def _after(self) -> None:
         """Everything the core wants done, until it wants nothing."""
@@ -349,7 +336,7 @@ class RaftActor(Actor):
         stored = not ready.entries or (bool(ready.committed) and ready.committed[-1][0].index < ready.entries[0].index)
         at_once = stored and not ready.replies
         if ready.committed and at_once:
-            self._committed(ready)
+            self._sink.committed(ready.committed, self.core.applied_to)
         for send in ready.before:
             links.send(send)
         if ready.confirmed or ready.unconfirmed:
@@ -363,9 +350,9 @@ class RaftActor(Actor):
         if ready.replies:
             reply_all(ready.replies)  # type: ignore[arg-type]
         if ready.committed and not at_once:
-            self._committed(ready)
+            self._sink.committed(ready.committed, self.core.applied_to)
         if ready.abandoned:
-            self._fail(
+            self._sink.fail(
                 ready.abandoned, Indeterminate("this node lost its leadership before the outcome was known; it may still take effect")
             )
         if ready.events:
@@ -401,44 +388,7 @@ class RaftActor(Actor):
         if on_stored is not None:
             on_stored(now - started)
         self.core.stored(log.last_index, log.term(log.last_index) if log.last_index else 0)
-        if self._want_appended and self._sink is not None:
-            self._sink.send(Appended(self._want_appended))
-            self._want_appended = []
-
-    def _committed(self, ready: Ready) -> None:
-        committed = ready.committed
-        sink = self._sink
-        if sink is not None:
-            sink.send(Committed(list(committed)))
-        for entry, context in committed:
-            if context.__class__ is LightFuture:
-                context.set(entry.index)
-        if self._kept is not None:
-            self._kept.extend(committed)
-        elif sink is None:
-            self.core.applied_to(committed[-1][0].index)
-
-    def _ask_sink(self, question: Any) -> LightFuture | None:
-        """Ask the state machine; any thread. None while there is none."""
-        sink = self._sink
-        return sink.ask(question, block=False) if sink is not None else None
-
-    def _set_sink(self, ref: Ref) -> None:
-        self._sink = ref
-        kept, self._kept = self._kept, None
-        if kept:
-            ref.send(Committed(kept))
-
-    def _fail(self, contexts: list[Any], error: CoterieError) -> None:
-        for_sink = []
-        for context in contexts:
-            if context.__class__ is LightFuture:
-                context.fail(error)
-            elif context is not None:
-                for_sink.append(context)
-        self._want_appended = [] if isinstance(error, Indeterminate) else self._want_appended
-        if for_sink and self._sink is not None:
-            self._sink.send(ProposalsFailed(for_sink, error))
+        self._sink.stored()
 
     def _tell_events(self, events: list[Any]) -> None:
         assert self._links is not None

@@ -10,10 +10,11 @@ from typing import Any
 from coterie.actors.base import Actor, Crash, Ref
 from coterie.actors.future import LightFuture
 from coterie.actors.messages import TransferLeadership
-from coterie.actors.raft.actor import RaftActor, SetSink
+from coterie.actors.raft.actor import RaftActor
 from coterie.actors.raft.log import RaftLog
 from coterie.actors.raft.memory_log import MemoryLog
 from coterie.actors.raft.settings import Settings
+from coterie.actors.raft.sink import SetSink
 from coterie.actors.room_messages import Applied, ChangeQuorum, Committed, GetRaftView, Propose, RaftView
 from coterie.proto.raft_messages import COMMAND, Entry
 from coterie.transport.tls import Tls

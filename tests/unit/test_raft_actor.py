@@ -8,10 +8,11 @@ from contextlib import contextmanager
 import pytest
 
 from coterie.actors.errors import NotLeader
-from coterie.actors.raft.actor import REQUEST, RaftActor, SetSink
+from coterie.actors.raft.actor import REQUEST, RaftActor
 from coterie.actors.raft.memory_log import MemoryLog
 from coterie.actors.raft.node import Transfer
 from coterie.actors.raft.settings import Settings
+from coterie.actors.raft.sink import SetSink
 from coterie.actors.room_messages import ChangeQuorum, GetRaftView, Propose
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import COMMAND, CONFIGURATION, NOOP, AppendRequest, Configuration, Entry, Header, Server
