@@ -166,7 +166,9 @@ def test_a_go_client_with_its_own_json_codec_is_served_by_every_method(
     assert asker.ask("health", service="cluster.v1.Replication")["status"] == "SERVING"
     assert asker.ask("health", service="no.Such")["status"] == "NOT_FOUND"
     services = asker.ask("services")["services"]
-    assert services == sorted(["cluster.v1.Management", "cluster.v1.Replication", "coterie.v1.Node", HEALTH, *REFLECTION])
+    assert services == sorted(
+        ["cluster.v1.Management", "cluster.v1.Replication", "coterie.v1.Client", "coterie.v1.Node", HEALTH, *REFLECTION]
+    )
 
 
 def test_a_go_subscriber_moves_with_the_leader_and_misses_nothing(ours: Callable[..., Ours], go_asker: Callable[[str], LinePeer]) -> None:
