@@ -2,6 +2,7 @@
 
 What this promises: a request is answered within its deadline; it is tried again only while it has certainly not been carried out (there was no leader, the
 leader could not be reached, the node asked does not lead any more); once it may have been carried out, the answer is what came, or Indeterminate.
+What was refused is not sent again when the answer would come after the deadline: nothing would be won but an outcome that nobody knows.
 A request that was forwarded to this node is never forwarded again: two nodes that each believe the other to lead must not send it in circles.
 
 Runs in the supervisor's thread: `place` takes a request, `topology_changed` and `expire` move what waits. Answers arrive through `post`, which puts
@@ -19,6 +20,7 @@ from coterie.actors.future import LightFuture
 from coterie.actors.room_messages import Topology
 
 RETRY_PAUSE = 0.05  # seconds before a leader that could not be reached is tried again
+LAST_TRY = 0.25  # seconds before the deadline in which one that was slow to refuse is not asked again
 
 
 class Request:
@@ -28,7 +30,7 @@ class Request:
     where that knows no such request. Each gives a future.
     """
 
-    __slots__ = ("abroad", "deadline", "forwarded", "here", "name", "reply", "retry_at", "there", "tried")
+    __slots__ = ("abroad", "deadline", "forwarded", "here", "name", "reply", "retry_at", "since", "there", "took", "tried")
 
     def __init__(
         self,
@@ -43,7 +45,14 @@ class Request:
         self.abroad = abroad
         self.name, self.reply, self.deadline, self.here, self.there, self.forwarded = name, reply, deadline, here, there, forwarded
         self.tried: CoterieError | None = None  # why the last attempt was not carried out
-        self.retry_at = 0.0
+        self.retry_at = self.since = 0.0
+        self.took = 0.0  # seconds, the last attempt
+
+    def may_be_sent(self, now: float) -> bool:
+        """Is it its time, and would the answer come in time?"""
+        if self.tried is not None and self.deadline - now < min(max(RETRY_PAUSE, 2 * self.took), LAST_TRY):
+            return False
+        return now >= self.retry_at
 
     def answer(self, value: Any) -> None:
         if self.reply is not None and not self.reply.done:
@@ -70,10 +79,12 @@ class Router:
             self._attempt(request, request.here)
         elif request.forwarded:
             request.fail(NotLeader(topology.leader_id, topology.mgmt_addr.get(topology.leader_id, "")))
-        elif topology.leader_id and topology.leader_id != self._me and topology.leader_id in topology.grpc_addr and now >= request.retry_at:
+        elif (
+            topology.leader_id and topology.leader_id != self._me and topology.leader_id in topology.grpc_addr and request.may_be_sent(now)
+        ):
             address = topology.grpc_addr[topology.leader_id]
             self._attempt(request, lambda: request.there(address, request.deadline - now))
-        elif topology.foreign_leader and now >= request.retry_at:
+        elif topology.foreign_leader and request.may_be_sent(now):
             self._go_abroad(request, topology, now)
         else:
             self._waiting.append(request)
@@ -89,6 +100,7 @@ class Router:
 
     def _attempt(self, request: Request, start: Callable[[], LightFuture]) -> None:
         self._under_way.append(request)
+        request.since = time.monotonic()
         try:
             future = start()
         except CoterieError as error:
@@ -103,8 +115,9 @@ class Router:
         if error is None and future is not None:
             request.answer(future.get(timeout=0))
         elif isinstance(error, (NotLeader, Unreachable)) and not request.forwarded:
-            request.tried = error
-            request.retry_at = time.monotonic() + RETRY_PAUSE
+            now = time.monotonic()
+            request.tried, request.took = error, now - request.since
+            request.retry_at = now + RETRY_PAUSE
             self._waiting.append(request)
         else:
             request.fail(error or Indeterminate(f"{request.name}: ended without an answer"))

@@ -10,7 +10,7 @@ import pytest
 from coterie.actors.errors import CoterieError, HandlerFailed, Indeterminate, NoQuorum, NotLeader, Unreachable
 from coterie.actors.future import LightFuture
 from coterie.actors.room_messages import Topology
-from coterie.actors.routing import RETRY_PAUSE, Request, Router
+from coterie.actors.routing import LAST_TRY, RETRY_PAUSE, Request, Router
 
 LEADS = Topology(1, "n1", True, True, {"n1": "n1:3"}, {"n1": "n1:2"})
 FOLLOWS = Topology(1, "n2", False, True, {"n1": "n1:3", "n2": "n2:3"}, {"n2": "n2:2"})
@@ -140,6 +140,29 @@ def test_a_deadline_without_a_leader_is_no_quorum_with_the_last_reason() -> None
     with pytest.raises(NoQuorum, match=r"write 'op'.*n2:3: refused.*not carried out"):
         reply.get(timeout=0)
     assert world.router.next_time() is None
+
+
+def test_what_was_refused_is_not_sent_again_when_no_answer_could_come_in_time() -> None:
+    world = World(FOLLOWS)
+    reply = world.ask(left=0.9 * RETRY_PAUSE)
+    world.there[0][2].fail(NotLeader("n3"))
+    world.work()
+    (request,) = world.router._waiting
+    request.retry_at = 0.0  # the pause is over
+    world.router.topology_changed(FOLLOWS)
+    assert len(world.there) == 1
+    world.router.expire(time.monotonic() + RETRY_PAUSE)
+    with pytest.raises(NoQuorum, match="not carried out"):
+        reply.get(timeout=0)
+
+
+@pytest.mark.parametrize(("took", "last"), [(0.0, RETRY_PAUSE), (0.1, 0.2), (5.0, LAST_TRY)])
+def test_how_near_the_deadline_one_is_asked_again_depends_on_how_long_it_took_to_refuse(took: float, last: float) -> None:
+    request = Request("write 'op'", None, 10.0, LightFuture, lambda _, __: LightFuture())
+    assert request.may_be_sent(9.999)  # it was never refused
+    request.tried, request.took = NotLeader("n3"), took
+    assert request.may_be_sent(10.0 - last - 0.001)
+    assert not request.may_be_sent(10.0 - last + 0.001)
 
 
 def test_a_deadline_under_way_is_indeterminate_and_the_late_answer_is_nobodys() -> None:
