@@ -38,7 +38,7 @@ TRIALS: Final = (
     System("restart", ("benchmarks.restart",)),
     System("catchup", ("benchmarks.behind", "catchup")),
     System("memory", ("benchmarks.behind", "memory")),
-    System("steady", ("benchmarks.steady",), seconds=900.0, long=True),
+    System("steady", ("tests.chaos.calm",), seconds=900.0, long=True),
     System("idle", ("benchmarks.idle",)),
 )
 ALL: Final = (*SYSTEMS, *TRIALS)

@@ -12,7 +12,7 @@ client tells its decoder what it asked (`expect`), before it sends.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from coterie.proto.errors import TLS_HERE, TLS_RECORD, Stranger, WireError
 from coterie.proto.gomsgpack import Frames
@@ -22,6 +22,8 @@ from coterie.proto.raft_messages import Request, Response, RpcError, SnapshotReq
 MAX_MESSAGE: Final = 64 << 20
 _LAST_RPC: Final = 4
 
+Item = TypeVar("Item")
+
 
 class SnapshotData(NamedTuple):
     """Bytes of a snapshot, after its SnapshotRequest; `last` with the one that completes its `size` (perhaps an empty one)."""
@@ -30,18 +32,14 @@ class SnapshotData(NamedTuple):
     last: bool
 
 
-class RequestDecoder:
-    """The server's side of a connection: requests of every RPC, and the bytes of snapshots between them."""
-
-    def __init__(self, max_message: int = MAX_MESSAGE) -> None:
-        self._frames = Frames(max_message, "request")
-        self._rpc: int | None = None
-        self._snapshot_left: int | None = None
+class _Decoder(Generic[Item]):
+    def __init__(self, max_message: int, what: str) -> None:
+        self._frames = Frames(max_message, what)
         self._fault: WireError | None = None
 
-    def feed(self, data: bytes) -> list[Request | SnapshotData]:
-        """What became whole. Raises WireError for whatever a Go server closes the connection over, and for a nil entry, of which it dies."""
-        found: list[Request | SnapshotData] = []
+    def feed(self, data: bytes) -> list[Item]:
+        """What became whole, in order. Raises WireError."""
+        found: list[Item] = []
         if self._fault is not None:
             raise self._fault.again()
         try:
@@ -53,6 +51,20 @@ class RequestDecoder:
             self._fault = error
             raise
         return found
+
+    def _next(self) -> Item | None:
+        """The next message that is whole."""
+        raise NotImplementedError
+
+
+class RequestDecoder(_Decoder[Request | SnapshotData]):
+    """The server's side of a connection: requests of every RPC, and the bytes of snapshots between them. A WireError stands for whatever a Go server closes the
+    connection over, and for a nil entry, of which it dies."""
+
+    def __init__(self, max_message: int = MAX_MESSAGE) -> None:
+        super().__init__(max_message, "request")
+        self._rpc: int | None = None
+        self._snapshot_left: int | None = None
 
     def _next(self) -> Request | SnapshotData | None:
         if self._snapshot_left is not None:
@@ -83,33 +95,18 @@ class RequestDecoder:
         return SnapshotData(chunk, last=not left)
 
 
-class ResponseDecoder:
-    """The client's side. `expect` may be called by another thread than `feed`, as long as it is called before the request is sent."""
+class ResponseDecoder(_Decoder[Response | RpcError]):
+    """The client's side. `expect` may be called by another thread than `feed`, as long as it is called before the request is sent. A WireError stands also for an
+    answer that nobody expects."""
 
     def __init__(self, max_message: int = MAX_MESSAGE) -> None:
-        self._frames = Frames(max_message, "answer")
+        super().__init__(max_message, "answer")
         self._expected: deque[type[Request]] = deque()
         self._error: str | None = None
-        self._fault: WireError | None = None
 
     def expect(self, request_type: type[Request]) -> None:
         """A request of this type goes out now; its answer is the next that nobody waits for yet."""
         self._expected.append(request_type)
-
-    def feed(self, data: bytes) -> list[Response | RpcError]:
-        """The answers that became whole, in order. Raises WireError for what is none, and for an answer that nobody expects."""
-        found: list[Response | RpcError] = []
-        if self._fault is not None:
-            raise self._fault.again()
-        try:
-            for piece in Frames.pieces(data):
-                self._frames.feed(piece)
-                while (item := self._next()) is not None:
-                    found.append(item)
-        except WireError as error:
-            self._fault = error
-            raise
-        return found
 
     def _next(self) -> Response | RpcError | None:
         if len(self._frames) and not self._expected:

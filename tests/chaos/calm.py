@@ -1,4 +1,4 @@
-"""Full load and no election: `python -m tests.chaos.calm [--minutes 10] [--cores 2]`.
+"""Full load and no election: `python -m tests.chaos.calm [--minutes 10] [--cores 2]`; `make calm`, and `steady` of `make bench`.
 
 Three nodes on two cores, which they share with this program, and in each a client that keeps hundreds of publishes under way, so that every node has more to
 do than it can. Nobody may stand for election, and every publish must be acknowledged. Then, under a light load, each node is stopped for 300 ms, ten times
@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.rows import judged, report, told
 from tests.product.failover import pause
 from tests.product.nodes import Node, ProcessCluster
 
@@ -33,7 +34,8 @@ class Watch:
         return max(terms, seen)
 
 
-def full_load(cluster: ProcessCluster, minutes: float, in_flight: int, size: int) -> tuple[int, str]:
+def full_load(cluster: ProcessCluster, minutes: float, in_flight: int, size: int) -> tuple[int, float, float]:
+    """How many elections there were, the publishes that were acknowledged in a second, and the seconds."""
     watch = Watch(cluster)
     for node in cluster.nodes:
         node.ask("flood-begin", in_flight=in_flight, size=size)
@@ -46,7 +48,7 @@ def full_load(cluster: ProcessCluster, minutes: float, in_flight: int, size: int
     done = [node.ask("flood-end", wait=120) for node in cluster.nodes]
     acked, failed = sum(line["acked"] for line in done), {name: n for line in done for name, n in line["failed"].items()}
     assert not failed, f"publishes failed under load: {failed}"
-    return watch.elections(), f"{acked} publishes in {took:.0f} s, {acked / took:.0f}/s, none failed"
+    return watch.elections(), acked / took, took
 
 
 def short_pauses(cluster: ProcessCluster, times: int) -> int:
@@ -75,7 +77,9 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=256, help="publishes under way at each node")
     parser.add_argument("--size", type=int, default=128, help="bytes of a record")
     parser.add_argument("--pauses", type=int, default=10, help="of 300 ms, for each node")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the minutes and the pauses")
     given = parser.parse_args()
+    minutes, pauses = given.minutes * given.scale, max(1, int(given.pauses * given.scale))
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.cores])  # and all that is started from here
     with tempfile.TemporaryDirectory(prefix="coterie-calm-") as directory:
         cluster = ProcessCluster(Path(directory), 3)
@@ -83,13 +87,18 @@ def main() -> None:
             for node in cluster.nodes:
                 quiet(node)
             cluster.start()
-            elections, figures = full_load(cluster, given.minutes, given.in_flight, given.size)
-            print(f"full load on {given.cores} cores for {given.minutes:g} minutes: {elections} elections; {figures}", flush=True)
-            paused = short_pauses(cluster, given.pauses)
-            print(f"each node paused for 300 ms, {given.pauses} times: {paused} elections", flush=True)
+            elections, rate, took = full_load(cluster, minutes, given.in_flight, given.size)
+            paused = short_pauses(cluster, pauses)
         finally:
             for node in cluster.nodes:
                 node.kill()
+    report(
+        [
+            judged(f"elections in {took:,.0f} s of full load on {given.cores} cores", float(elections), "", 0.0, at_least=False),
+            told("… publishes, none of which failed", rate, "/s"),
+            judged(f"elections while each node stands still for 300 ms, {pauses} times", float(paused), "", 0.0, at_least=False),
+        ]
+    )
     sys.exit(1 if elections or paused else 0)
 
 
