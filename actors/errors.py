@@ -38,6 +38,26 @@ class Indeterminate(CoterieError):
     """The outcome is unknown: the request may or may not take effect. A retry is safe only with the same `message_id`."""
 
 
+class NotDelivered(CoterieError):
+    """Of a publish with acks="all": it IS published, on a quorum's disks and at its place for ever, and every node's handler gets it; but some live members have
+    not acknowledged it. Do not publish it again.
+
+    topic; first_seq to last_seq: the places of its records, of a single one both are the same; index: of their log entry; missing: the ids of the members that
+    are not known to have it.
+    """
+
+    def __init__(
+        self, text: str, topic: str = "", first_seq: int = 0, last_seq: int = 0, index: int = 0, missing: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(text)
+        self.topic, self.first_seq, self.last_seq, self.index, self.missing = topic, first_seq, last_seq, index, missing
+
+    @property
+    def seq(self) -> int:
+        """Of a single record."""
+        return self.last_seq
+
+
 class DeadlineExceeded(Indeterminate, pykka.Timeout):
     """No answer within the caller's time-out; the request may still take effect. Also a `pykka.Timeout`."""
 

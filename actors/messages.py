@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import attrs
 
-Acks = Literal["quorum", "leader"]
+Acks = Literal["quorum", "leader", "all"]
 Consistency = Literal["linearizable", "lease", "local"]
 
 
@@ -28,9 +28,12 @@ class Publish:
     """Publish `data` on `topic` to every node. -> Published.
 
     topic: 1..255 bytes of UTF-8, any characters; topics are told apart exactly. data: up to `Config.max_payload` bytes.
-    acks: "quorum" resolves when a quorum has it on disk; "leader" when the leader has (it can be lost with the leader).
+    acks: "quorum" resolves when a quorum has it on disk; "leader" when the leader has (it can be lost with the leader); "all" when a quorum has it and every
+    live member has delivered it besides: its handler has had it (or it is a dead letter there), or it is stored where there is no handler. Live is who gossip has
+    for alive when the record has its place, without nodes of go-cluster; who fails meanwhile is waited for no more, who comes later is not. See `NotDelivered`.
     message_id: a retry with the same id within the dedupe window is not published again, and gets the first one's seq.
-    timeout: seconds until the request fails with NoQuorum or Overloaded (not done) or Indeterminate (unknown); None: `Config.request_timeout`.
+    timeout: seconds until the request fails with NoQuorum or Overloaded (not done), Indeterminate (unknown) or NotDelivered (done, but not delivered by all as
+    "all" demands); None: `Config.request_timeout`. A handler that waits with "all" inside its own call waits for itself, until then.
     Not frozen, since one is made for each record and a frozen one costs three times as much; nobody changes it.
     """
 

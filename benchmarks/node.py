@@ -108,7 +108,7 @@ def until(condition: Any, what: str, seconds: float = 20.0) -> None:
 
 def parser() -> argparse.ArgumentParser:
     options = common.parser()
-    options.add_argument("--acks", default="quorum", choices=("quorum", "leader"))
+    options.add_argument("--acks", default="quorum", choices=("quorum", "leader", "all"))
     options.add_argument("--seeds", default="")
     options.add_argument("--bootstrap", action="store_true")
     options.add_argument("--records", type=int, default=0, help="publish so many with each call; 0: one by one")

@@ -1,7 +1,7 @@
 """Publish until handled everywhere: the public supervisor in three processes, a handler on each node, every commit on two disks.
 
 One thread keeps N `cluster.ask(Publish(…), block=False)` open, in the leader's process or, with --from-follower, in a follower's. p50 and p99 are the
-ask's (the publish is committed); the rate counts until all three handlers have had every record. `python -m benchmarks.publish [--acks leader]
+ask's (the publish is committed); the rate counts until all three handlers have had every record. `python -m benchmarks.publish [--acks leader|all]
 [--from-follower]`. With --records each call is a `PublishMany`.
 """
 

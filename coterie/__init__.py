@@ -27,7 +27,7 @@ _HOMES = {
     "coterie.actors.config": "Config",
     "coterie.actors.errors": (
         "AlreadyApplied AlreadyMember BindFailed ConfigError CoterieError DeadlineExceeded HandlerFailed Indeterminate InvalidRequest "
-        "NoQuorum NotLeader Overloaded PayloadTooLarge SessionExpired StorageError UnknownMember Unreachable VersionMismatch"
+        "NoQuorum NotDelivered NotLeader Overloaded PayloadTooLarge SessionExpired StorageError UnknownMember Unreachable VersionMismatch"
     ),
     "coterie.actors.event_stream": "EventStream",
     "coterie.actors.handler": "HandlerActor Record",

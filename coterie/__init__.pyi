@@ -9,6 +9,7 @@ from coterie.actors.errors import HandlerFailed as HandlerFailed
 from coterie.actors.errors import Indeterminate as Indeterminate
 from coterie.actors.errors import InvalidRequest as InvalidRequest
 from coterie.actors.errors import NoQuorum as NoQuorum
+from coterie.actors.errors import NotDelivered as NotDelivered
 from coterie.actors.errors import NotLeader as NotLeader
 from coterie.actors.errors import Overloaded as Overloaded
 from coterie.actors.errors import PayloadTooLarge as PayloadTooLarge

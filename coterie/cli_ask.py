@@ -184,10 +184,14 @@ def payload(data: str | None) -> str:
     return base64.b64encode(raw).decode()
 
 
-def publish(target: Target, topic: str, data: str | None, message_id: str | None, headers: dict[str, str], output: str | None) -> None:
+def publish(
+    target: Target, topic: str, data: str | None, message_id: str | None, acks: str | None, headers: dict[str, str], output: str | None
+) -> None:
     body: dict[str, Any] = {"topic": topic, "data": payload(data)}
     if message_id:
         body["messageId"] = message_id
+    if acks:
+        body["acks"] = acks
     if headers:
         body["headers"] = headers
     answer = request(target, "publish", body, f"publish on {topic}", output)

@@ -25,10 +25,18 @@ RAW_OUTPUT: Final = flag(
 @TOPIC
 @DATA
 @flag("message-id", "A retry with the same id is not published twice.", variable=False, metavar="ID")
+@flag(
+    "acks",
+    "Done when it is on the disks of a quorum, on that of the leader alone, or delivered by all live members besides.",
+    variable=False,
+    type=click.Choice(["quorum", "leader", "all"]),
+)
 @flag("header", "A header of the record; may be given several times.", variable=False, multiple=True, metavar="NAME=VALUE")
 @asking("15s")
 @OUTPUT
-def publish(target: Target, topic: str, data: str | None, message_id: str | None, header: Sequence[str], output: str | None) -> None:
+def publish(
+    target: Target, topic: str, data: str | None, message_id: str | None, acks: str | None, header: Sequence[str], output: str | None
+) -> None:
     """Publish DATA on TOPIC, to every node.
 
     DATA is the text itself, - for standard input, or @FILE for the bytes of a file. The answer says the record's place: its seq in the topic.
@@ -36,7 +44,7 @@ def publish(target: Target, topic: str, data: str | None, message_id: str | None
     from coterie.cli_ask import publish
 
     headers = dict(_header(text) for text in header)
-    publish(target, topic, data, message_id, headers, output)
+    publish(target, topic, data, message_id, acks, headers, output)
 
 
 def _header(text: str) -> tuple[str, str]:

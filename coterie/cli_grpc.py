@@ -11,7 +11,7 @@ from coterie.actors.errors import CoterieError, NotLeader, Unreachable, VersionM
 from coterie.actors.future import LightFuture
 from coterie.actors.management.client import NodeClient
 from coterie.actors.management.failures import kind_of
-from coterie.actors.management.requests import status_document
+from coterie.actors.management.requests import refusal_document, status_document
 from coterie.cli_errors import NoAnswer
 from coterie.cli_http import Document
 from coterie.cli_target import Target, shown
@@ -81,7 +81,7 @@ def request(target: Target, addr: tuple[str, int], operation: str, body: Documen
         except Unreachable as error:
             raise NoAnswer(str(error), sent=False) from None
         except CoterieError as error:
-            return {"error": str(error), "kind": kind_of(error)}
+            return refusal_document(error)
 
 
 def _answer(future: LightFuture, target: Target) -> Any:
@@ -98,12 +98,12 @@ def _applied(future: LightFuture, target: Target) -> Document:
 
 
 def _published(client: NodeClient, target: Target, addr: tuple[str, int], body: Document, data: bytes) -> Document:
-    """Of a node of go-cluster too, which knows neither message ids nor headers, and tells no place."""
-    name, headers = body.get("messageId") or "", body.get("headers") or {}
+    """Of a node of go-cluster too, which knows neither message ids, headers nor levels, and tells no place."""
+    name, headers, acks = body.get("messageId") or "", body.get("headers") or {}, body.get("acks") or ""
     try:
-        published = _answer(client.publish_at(shown(addr), body["topic"], data, target.timeout, name, headers), target)
+        published = _answer(client.publish_at(shown(addr), body["topic"], data, target.timeout, name, headers, acks), target)
     except VersionMismatch:
-        if name or headers:
+        if name or headers or acks:
             raise
         _answer(client.publish(shown(addr), body["topic"], data, target.timeout), target)
         return {"topic": body["topic"]}

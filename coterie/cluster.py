@@ -66,7 +66,8 @@ class Cluster:
         headers: dict[str, str] | None = None,
         timeout: float | None = None,
     ) -> Published:
-        """See `Publish`. Raises Indeterminate when the outcome is unknown, NoQuorum or Overloaded when it was certainly not done."""
+        """See `Publish`. Raises Indeterminate when the outcome is unknown, NoQuorum or Overloaded when it was certainly not done, NotDelivered when it was, but
+        not every live member has had it (acks="all")."""
         answer: Published = self.ref.ask(Publish(topic, data, acks, message_id, headers, timeout))
         return answer
 

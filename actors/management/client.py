@@ -79,13 +79,20 @@ class NodeClient:
         )
 
     def publish_at(
-        self, address: str, topic: str, data: bytes, timeout: float, message_id: str = "", headers: dict[str, str] | None = None
+        self,
+        address: str,
+        topic: str,
+        data: bytes,
+        timeout: float,
+        message_id: str = "",
+        headers: dict[str, str] | None = None,
+        acks: str = "",
     ) -> LightFuture:
         """-> Published. Raises VersionMismatch where the node is one of go-cluster; nothing is published then."""
         return self._call(
             address,
             _CLIENT + "Publish",
-            client.PublishRequest(topic=topic, data=data, message_id=message_id, headers=headers),
+            client.PublishRequest(topic=topic, data=data, message_id=message_id, headers=headers, acks=acks),
             timeout,
             lambda body: _place(cluster_json.read(client.PublishReply, body)),
         )

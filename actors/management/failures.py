@@ -21,6 +21,7 @@ from coterie.actors.errors import (
     Indeterminate,
     InvalidRequest,
     NoQuorum,
+    NotDelivered,
     NotLeader,
     Overloaded,
     PayloadTooLarge,
@@ -53,6 +54,7 @@ HTTP_STATUS: Final[dict[str, int]] = {
     "Unreachable": 503,
     "Indeterminate": 504,
     "DeadlineExceeded": 504,
+    "NotDelivered": 504,
 }
 
 GRPC_CODES: Final[dict[str, str]] = {
@@ -68,6 +70,7 @@ GRPC_CODES: Final[dict[str, str]] = {
     "Unreachable": "UNAVAILABLE",
     "Indeterminate": "DEADLINE_EXCEEDED",
     "DeadlineExceeded": "DEADLINE_EXCEEDED",
+    "NotDelivered": "DEADLINE_EXCEEDED",
 }
 
 _BY_TEXT: Final[dict[str, type[CoterieError]]] = {
@@ -112,12 +115,18 @@ def to_failure(error: BaseException) -> Failure:
     failure = Failure(kind=kind_of(ours), text=str(ours))
     if isinstance(ours, NotLeader):
         failure.leader_id, failure.leader_addr = ours.leader_id, ours.leader_addr
+    elif isinstance(ours, NotDelivered):
+        failure.topic, failure.first_seq, failure.last_seq, failure.index = ours.topic, ours.first_seq, ours.last_seq, ours.index
+        failure.missing.extend(ours.missing)
     return failure
 
 
 def from_failure(failure: Failure) -> CoterieError:
     if failure.kind == "NotLeader":
         return NotLeader(failure.leader_id, failure.leader_addr)
+    if failure.kind == "NotDelivered":
+        place = failure.topic, failure.first_seq, failure.last_seq, failure.index
+        return NotDelivered(failure.text, *place, missing=tuple(failure.missing))
     if failure.kind == "ConfigError":
         return ConfigError("request", "", failure.text)
     known = _BY_TEXT.get(failure.kind)

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from coterie.actors.errors import CoterieError, InvalidRequest, NotLeader
+from coterie.actors.errors import CoterieError, InvalidRequest, NotDelivered, NotLeader
 from coterie.actors.management.failures import as_ours, kind_of
 from coterie.actors.messages import (
     Acks,
@@ -52,6 +52,7 @@ __all__ = [
     "parse_letters",
     "parse_object",
     "parse_status",
+    "refusal_document",
     "status_document",
 ]
 
@@ -166,9 +167,10 @@ def check_op(op: str) -> str:
 
 def check_acks(acks: str) -> Acks:
     """What a publish waits for; "" is "quorum". Raises InvalidRequest."""
-    if acks not in ("", "quorum", "leader"):
-        raise InvalidRequest(f"acks={_shown(acks)}: give quorum or leader")
-    return "leader" if acks == "leader" else "quorum"
+    known: dict[str, Acks] = {"": "quorum", "quorum": "quorum", "leader": "leader", "all": "all"}
+    if acks not in known:
+        raise InvalidRequest(f"acks={_shown(acks)}: give quorum, leader or all")
+    return known[acks]
 
 
 def check_consistency(consistency: str) -> Consistency | None:
@@ -212,16 +214,20 @@ def _read(document: Document) -> Read:
 # -- answers ------------------------------------------------------------------------------------------------------------------------
 
 
-def _refused(error: BaseException) -> Document:
+def refusal_document(error: BaseException) -> Document:
+    """Of whatever was not carried out, or not as it was asked."""
     ours = as_ours(error)
-    return {"error": str(ours), "kind": kind_of(ours)}
+    document: Document = {"error": str(ours), "kind": kind_of(ours)}
+    if isinstance(ours, NotDelivered):  # it is published, and this is where
+        document |= {"topic": ours.topic, "seq": ours.seq, "index": ours.index, "missing": list(ours.missing)}
+    return document
 
 
 def _not_accepted(error: BaseException) -> Document:
     ours: CoterieError = as_ours(error)
     if isinstance(ours, NotLeader):
         return {"accepted": False, "leader": ours.leader_addr, "error": "not leader"}
-    return {"accepted": False, **_refused(ours)}
+    return {"accepted": False, **refusal_document(ours)}
 
 
 def _base64(data: bytes) -> Document:
@@ -238,12 +244,12 @@ OPERATIONS: Final[dict[str, Operation]] = {
     ),
     "leave": Operation(lambda d: Leave(check_id(_text(d, "id"))), lambda _: {"accepted": True}, _not_accepted),
     "transfer": Operation(lambda d: TransferLeadership(_id_or_none(_text(d, "id"))), lambda _: {"accepted": True}, _not_accepted),
-    "appwrite": Operation(lambda d: Write(check_op(_text(d, "op")), _data(d)), _base64, _refused),
-    "appsync": Operation(lambda d: Publish(check_topic(_text(d, "topic")), _data(d)), lambda _: {}, _refused),
-    "requeue": Operation(lambda d: Requeue(_whole(d, "letter")), _place, _refused),
-    "publish": Operation(_publish, _place, _refused),
-    "apply": Operation(_apply, _applied, _refused),
-    "read": Operation(_read, _base64, _refused),
+    "appwrite": Operation(lambda d: Write(check_op(_text(d, "op")), _data(d)), _base64, refusal_document),
+    "appsync": Operation(lambda d: Publish(check_topic(_text(d, "topic")), _data(d)), lambda _: {}, refusal_document),
+    "requeue": Operation(lambda d: Requeue(_whole(d, "letter")), _place, refusal_document),
+    "publish": Operation(_publish, _place, refusal_document),
+    "apply": Operation(_apply, _applied, refusal_document),
+    "read": Operation(_read, _base64, refusal_document),
 }
 
 

@@ -26,9 +26,11 @@ from typing import Final, Protocol
 
 from coterie.actors.errors import CoterieError, Indeterminate, InvalidRequest, NoQuorum, NotLeader, Overloaded
 from coterie.actors.replication import spans
+from coterie.actors.replication.all_acks import AllAcks
+from coterie.actors.replication.answers import answer_forwarded, fail
 from coterie.actors.replication.messages import ForwardedBatch
 from coterie.actors.replication.packing import Chunk, record_size
-from coterie.actors.replication.proposals import Ticket, answer_forwarded, fail
+from coterie.actors.replication.proposals import Ticket
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.tracing import TRACING, Span
 from coterie.proto.errors import WireError
@@ -99,9 +101,10 @@ class Forwarding:
         limit: int,
         most_bytes: int,
         failed: Callable[[int, CoterieError], None],
+        held: AllAcks,
         node: str = "",
     ) -> None:
-        self._node = node
+        self._node, self._held = node, held
         self._open_link, self._waiting, self._limit, self._most_bytes, self._failed = open_link, waiting, limit, most_bytes, failed
         self._link: Link | None = None
         self.link_id = 0
@@ -147,11 +150,23 @@ class Forwarding:
                     self.closed(self.link_id, now)
                     return
 
+    def ask(self, question: bytes, now: float) -> int:
+        """Send a question of `AllAcks`. -> the number of its answer; 0: there is no way to the leader now."""
+        self._finish_drain(now)
+        if not self._leader_id or self._drained_by is not None or not self._linked(now) or self._link is None:
+            return 0
+        self._next_id += 1
+        if self._link.send(self._next_id, question):
+            return self._next_id
+        self.closed(self.link_id, now)
+        return 0
+
     def replied(self, link_id: int, forward_id: int, payload: bytes | None, error: Exception | None, now: float) -> None:
-        """The leader's answer to one batch."""
+        """The leader's answer to one batch, or to a question."""
         sent = self._sent.pop(forward_id, None) if link_id == self.link_id else None
-        if sent is None:
-            return  # of a link that was given up: its batches have had their outcome
+        if sent is None:  # of a link that was given up: its batches have had their outcome
+            self._held.answered(forward_id, payload, error, self._linked_to, now)
+            return
         if sent.span is not None:
             TRACING.finish(sent.span, error)
         self._heard = now
@@ -178,6 +193,7 @@ class Forwarding:
             return
         link, self._link, self._drained_by = self._link, None, None
         link.close()
+        self._held.link_lost()
         self._open_after = now + PAUSE
         unknown = Indeterminate(
             f"the connection to the leader {self._linked_to} ended before its answer: the publish may or may not take effect"
@@ -254,7 +270,7 @@ class Forwarding:
             self._fail(sent.chunks, Indeterminate(f"the leader {self._linked_to} answered what cannot be read: {error}"))
             return
         self._topics[sent.topic].refusal = None
-        answer_forwarded(sent.chunks, sent.topic, found.index, found.first_seq, found.duplicates)
+        answer_forwarded(sent.chunks, sent.topic, found.index, found.first_seq, found.duplicates, self._held.hold)
 
     def _settle_topic(self, topic: _Topic, now: float) -> None:
         """Once nothing of a topic is out, what came back may go again, in a new epoch."""

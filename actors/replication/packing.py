@@ -24,11 +24,13 @@ class Chunk:
 
     replies: for each record the asker's future, or None. ticket: the answer's address of a forwarded batch (then replies is empty).
     whole: it is never split: a forwarded batch, or a `PublishMany`, all of whose records have one answer, `reply`.
-    early: answer at the leader's append. safe: every record has a message id, so that sending it twice publishes it once. refused: a leader has refused it.
+    early: answer at the leader's append; by_all: when all members have delivered it. safe: every record has a message id, so that sending it twice publishes
+    it once. refused: a leader has refused it.
     settled: its publishers have their answer; its records keep their places all the same, if they get any.
     """
 
     __slots__ = (
+        "by_all",
         "deadline",
         "early",
         "records",
@@ -49,6 +51,7 @@ class Chunk:
         self.records: list[Record] = []
         self.replies: list[LightFuture | None] = []
         self.reply: LightFuture | None = None
+        self.by_all = False
         self.whole = ticket is not None
         self.size = 0
         self.safe = False
@@ -60,7 +63,7 @@ class Chunk:
         head = Chunk(self.topic, self.serial, self.deadline, self.early)
         head.records, self.records = self.records[:count], self.records[count:]
         head.replies, self.replies = self.replies[:count], self.replies[count:]
-        head.safe, head.refused = self.safe, self.refused
+        head.safe, head.refused, head.by_all = self.safe, self.refused, self.by_all
         head.size = sum(map(record_size, head.records))
         self.size -= head.size
         self.serial += count

@@ -7,8 +7,8 @@ One per node. Its inbox is the hot path: the cluster's reference puts each `Publ
 check and an append to a list. The rest is done per burst (`flush`), per batch or per committed entry.
 
 Every publish ends by its deadline, and says how: still waiting for a leader or for a commit of what is before it: NoQuorum (not carried out); for
-room in its topic's window: Overloaded (not carried out); proposed or forwarded, and nothing heard: Indeterminate. A publish that was told, not asked,
-has nobody to hear of its failure: it is counted and logged.
+room in its topic's window: Overloaded (not carried out); proposed or forwarded, and nothing heard: Indeterminate; committed, and not delivered by all who
+were to: NotDelivered. A publish that was told, not asked, has nobody to hear of its failure: it is counted and logged.
 
 The handler's thread is not this one, but a handler that asks for a publish inside its own call waits for a window that only its own return can open.
 That wait too ends at the deadline, and the Overloaded error names this cause.
@@ -33,6 +33,9 @@ from coterie.actors.future import LightFuture
 from coterie.actors.handler_messages import AwaitCommands, SetHandler
 from coterie.actors.messages import Apply, Publish, PublishMany
 from coterie.actors.replication import spans
+from coterie.actors.replication.acknowledgements import Acknowledgements
+from coterie.actors.replication.all_acks import AllAcks
+from coterie.actors.replication.answers import answer, answer_early, fail
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.command_desk import CommandDesk
 from coterie.actors.replication.forwarding import Forwarding, LeaderLink, Link, Reception
@@ -52,7 +55,7 @@ from coterie.actors.replication.messages import (
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
 from coterie.actors.replication.outcomes import Outcomes
 from coterie.actors.replication.packing import Chunk
-from coterie.actors.replication.proposals import MOST_ENTRIES, Proposal, Proposals, answer, answer_early, fail
+from coterie.actors.replication.proposals import MOST_ENTRIES, Proposal, Proposals
 from coterie.actors.replication.reader import Reader
 from coterie.actors.replication.reasons import why_waiting
 from coterie.actors.replication.registrar import Registrar, RosterProposal
@@ -67,9 +70,9 @@ from coterie.actors.room_messages import Appended, CommandsUpTo, Committed, GetR
 from coterie.actors.snapshot_messages import InstallRoster, InstallSnapshot, MakeDurable, TakeSnapshot
 from coterie.actors.traced import Traced
 from coterie.actors.tracing import TRACING, headers_of
+from coterie.proto.forwarding import is_question
 
 TICK: Final = 0.05  # seconds
-MOST_SHOWN: Final = 1000  # topics whose lag is told to the metrics in one tick
 FORWARD_PATIENCE: Final = 30.0  # seconds
 
 
@@ -122,26 +125,33 @@ class Publisher(Actor):
         self._metrics = metrics or NoMetrics()
         self._losses = Losses(self._metrics, self.log)
         most_batch = max(limits.entry_bytes, limits.max_payload)
+        self._all = AllAcks(node, self._losses.count, limits.waiting_records)
         self._waiting = Waiting(
-            limits.max_payload, limits.request_timeout, limits.waiting_records, limits.waiting_bytes, letters, most_batch
+            limits.max_payload,
+            limits.request_timeout,
+            limits.waiting_records,
+            limits.waiting_bytes,
+            letters,
+            most_batch,
+            self._all.check_room,
         )
         self._desk = CommandDesk(self._waiting, origin, limits.request_timeout, limits.max_payload, time.monotonic)
         self._window = Window(limits.window, machine.last_seq)
+        self._outcomes = Outcomes(machine, stored, raft, writer, delivery, commands, self._metrics)
+        self._acks = Acknowledgements(node, machine, self._outcomes.known, self._window, self._all, self._metrics)
         self._proposals = Proposals(raft, self._window, limits.entry_bytes, limits.entries, node)
-        self._forwarding = Forwarding(self._open_link, self._waiting, limits.window, limits.entry_bytes, self._losses.told, node)
+        self._forwarding = Forwarding(self._open_link, self._waiting, limits.window, limits.entry_bytes, self._losses.told, self._all, node)
         self._reception = Reception(self._waiting)
         self._reader = Reader(self._losses.count, self.log)
         self._registrar = Registrar(raft, machine.roster, self._losses.count)
         self._take_overs = TakeOvers(node, raft, limits.take_over_from_go)
         self._transfer = StateTransfer(node, buffer, writer, snapshots, self.ref.send, self._installed)
         self._topology = Topology()
-        self._outcomes = Outcomes(machine, stored, raft, writer, delivery, commands, self._metrics)
         self._ticking = False
-        self._lagging: set[str] = set()
         self._handlers: dict[type, Callable[[Any], Any]] = {
             PublishMany: self._publish_many,
             Committed: self._committed,
-            PeerAcks: self._acknowledged,
+            PeerAcks: self._acks.heard,
             ForwardedBatch: self._forwarded,
             ForwardReply: self._replied,
             Stored: self._outcomes.was_stored,
@@ -150,7 +160,7 @@ class Publisher(Actor):
             Topology: self._set_topology,
             StreamedBatches: self._streamed,
             LinkClosed: lambda m: self._forwarding.closed(m.link_id, time.monotonic()),
-            SessionClosed: lambda m: self._reception.closed(m.session),
+            SessionClosed: self._session_closed,
             Apply: self._apply,
             Traced: lambda m: self._apply(m.message, m.context),
             CommandsHandled: self._desk.handled,
@@ -229,11 +239,13 @@ class Publisher(Actor):
                     self._forwarding.forward(time.monotonic(), self._wall())
             elif self._forwarding.drained:
                 self._proposals.propose(waiting, time.monotonic(), self._wall(), self._topology.term)
+        if self._all.records and not self._topology.leads:
+            self._all.ask(self._forwarding.ask, time.monotonic())
         if not self._ticking and (
             waiting.active
             or self._proposals.under_way
             or self._forwarding.busy
-            or self._lagging
+            or self._acks.busy
             or self._desk.busy
             or self._registrar.retry_at is not None
         ):
@@ -246,7 +258,7 @@ class Publisher(Actor):
         self._forwarding.follow(self._other_leader(), now)
         self._expire(now)
         self._take_overs.look(self._topology, bool(self._waiting.active), now)
-        self._show_lag()
+        self._acks.look(now)
         if self._registrar.retry_at is not None and now >= self._registrar.retry_at:
             self._registrar.reconcile(self._topology)
 
@@ -261,6 +273,7 @@ class Publisher(Actor):
             self._fail(proposal.all_chunks(), unknown)
             self._proposals.ended(proposal, unknown)
         self._fail(self._forwarding.stop(), unknown)
+        self._all.stop()
         self._outcomes.close()
 
     def on_restart(self) -> None:
@@ -271,15 +284,8 @@ class Publisher(Actor):
     def _set_topology(self, topology: Topology) -> None:
         before, self._topology = self._topology, topology
         now = time.monotonic()
-        if topology.leader_id != self.node and before.leader_id != topology.leader_id:
-            self._window.new_leadership()  # what is announced from now on is meant for the leadership to come
-        self._window.set_silent(topology.silent)
-        for node in self._window.set_live(topology.live):
-            self._metrics.peer_gone(node)
-        if any(self._window.announced(node) for node in topology.live - before.live):
-            self._lagging.update(self._outcomes.known)
+        self._acks.set_topology(topology, self._not_leader())
         self._peers((topology.live - topology.foreign - {self.node}) if topology.leads else frozenset())
-        self._show_subscribers()
         if before.leads and not topology.leads:
             self._reception.refuse(self._waiting.remove(lambda chunk: chunk.ticket is not None), self._not_leader())
         self._forwarding.follow(self._other_leader(), now)
@@ -316,7 +322,12 @@ class Publisher(Actor):
 
     def _forwarded(self, message: ForwardedBatch) -> None:
         self._waiting.close_open()
-        self._reception.receive(message, None if self._topology.leads else self._not_leader(), time.monotonic())
+        receive = self._acks.reports.asked if is_question(message.data) else self._reception.receive
+        receive(message, None if self._topology.leads else self._not_leader(), time.monotonic())
+
+    def _session_closed(self, message: SessionClosed) -> None:
+        self._reception.closed(message.session)
+        self._acks.reports.closed(message.session)
 
     def _replied(self, message: ForwardReply) -> None:
         self._waiting.close_open()
@@ -332,34 +343,6 @@ class Publisher(Actor):
             me.send(LinkClosed(link_id, error))
 
         return self._leader_link.open(leader_id, replied, closed)
-
-    def _acknowledged(self, message: PeerAcks) -> None:
-        first, lives = not self._window.announced(message.node_id), message.node_id in self._topology.live
-        for topic, count in self._window.acknowledge(message.node_id, message.acks, message.announce).items():
-            if lives:
-                self._metrics.acked(message.node_id, topic, count, message.acks.get(topic, 0))
-            self._lagging.add(topic)
-        if first and lives and message.announce:  # of what it has acknowledged nothing of, it says nothing
-            self._lagging.update(self._outcomes.known)
-        if message.announce:
-            self._show_subscribers()
-
-    def _show_subscribers(self) -> None:
-        self._metrics.subscribers(len(self._window.heard() - self._topology.foreign - {self.node}) if self._topology.leads else 0)
-
-    def _show_lag(self) -> None:
-        """How far each living member is behind, for topics that moved since the last tick."""
-        if not self._topology.leads:
-            self._lagging.clear()
-            return
-        for _ in range(min(len(self._lagging), MOST_SHOWN)):
-            topic = self._lagging.pop()
-            last = self._machine.last_seq(topic)
-            for node, seq in self._window.acked(topic).items():
-                if node in self._topology.live:
-                    if not seq:
-                        self._metrics.acked(node, topic, 0, 0)
-                    self._metrics.lag(node, topic, max(0, last - seq))
 
     # -- from the log ---------------------------------------------------------------------------------------------------------
 
@@ -385,14 +368,16 @@ class Publisher(Actor):
                 placed = machine.apply(entry.index, entry.term, own.batches)
                 self._proposals.ended(own)
                 for batch, chunks, place in zip(own.batches, own.chunks, placed, strict=True):
-                    lost = answer(chunks, batch.topic, entry.index, place)
+                    lost = answer(chunks, batch.topic, entry.index, place, self._all.hold)
                     if lost:
                         self._losses.count("answers_lost", lost)
                 self._metrics.commit_seconds(time.monotonic() - own.started, sum(len(b.records) for b in own.batches))
         outcome = self._outcomes.hand_out(message.entries[-1][0].index if message.entries else 0, len(message.entries), size, traced)
         if outcome.roster is not None:
             self._registrar.reconcile(self._topology)
-        self._lagging.update(outcome.next_seqs)
+        self._acks.moved(outcome.next_seqs)
+        if self._all.records:
+            self._acks.settle(outcome.next_seqs)
 
     def _skipped(self, context: Any) -> None:
         """A snapshot brought the outcome of an entry that was proposed here, when this node led: it is in the log, and its place is not told any more."""

@@ -6,7 +6,7 @@ import math
 from typing import Any, Final
 
 from coterie.actors.errors import InvalidRequest, PayloadTooLarge
-from coterie.actors.messages import Apply, Publish
+from coterie.actors.messages import Acks, Apply, Publish
 from coterie.actors.replication.packing import record_size
 from coterie.actors.room_messages import COMMANDS_TOPIC
 from coterie.proto.command import MAX_NUMBER
@@ -68,13 +68,11 @@ def check_timeout(timeout: Any, default: float) -> float:
     return float(timeout)
 
 
-def check_early(acks: Any) -> bool:
-    """Whether the answer comes at the leader's append."""
-    if acks == "quorum":
-        return False
-    if acks == "leader":
-        return True
-    raise InvalidRequest(f"acks={acks!r:.80}: give 'quorum' or 'leader'")
+def check_acks(acks: Any) -> Acks:
+    if acks in ("quorum", "leader", "all"):
+        level: Acks = acks
+        return level
+    raise InvalidRequest(f"acks={acks!r:.80}: give 'quorum', 'leader' or 'all'")
 
 
 def enriched(message: Publish, data: bytes, most_headers: int = MAX_HEADERS) -> tuple[Record, int]:

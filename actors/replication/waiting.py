@@ -6,18 +6,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from coterie.actors.dead_letters import OWN_BYTES, OWN_HEADERS
 from coterie.actors.errors import Overloaded
 from coterie.actors.future import LightFuture
-from coterie.actors.messages import Publish, PublishMany
+from coterie.actors.messages import Acks, Publish, PublishMany
 from coterie.actors.replication.packing import Chunk, Lane
 from coterie.actors.replication.requests import (
     MAX_HEADERS,
+    check_acks,
     check_data,
-    check_early,
     check_records,
     check_timeout,
     check_topic,
@@ -32,17 +32,25 @@ LETTER_BYTES: Final = 64 << 20
 
 
 class Waiting:
-    """most_records, most_bytes: the bound. Above it a publish is refused at once. most_batch: bytes of one `PublishMany`.
+    """most_records, most_bytes: the bound. Above it a publish is refused at once. most_batch: bytes of one `PublishMany`. room_for_all: called for what is to be
+    delivered by all; raises Overloaded when too much of that waits already.
 
     letters: the dead-letter topic. Letters have room of their own beyond the bound, also those that other nodes have written: the record that one is about
     holds its topic's window shut until its letter is committed, and what fills the queue then is just what waits for that window.
     """
 
     def __init__(
-        self, max_payload: int, timeout: float, most_records: int, most_bytes: int, letters: str = "", most_batch: int = 1 << 20
+        self,
+        max_payload: int,
+        timeout: float,
+        most_records: int,
+        most_bytes: int,
+        letters: str = "",
+        most_batch: int = 1 << 20,
+        room_for_all: Callable[[], object] = lambda: None,
     ) -> None:
         self._max_payload, self._timeout, self._most_records, self._most_bytes = max_payload, timeout, most_records, most_bytes
-        self._most_batch, self._letters = most_batch, letters
+        self._most_batch, self._letters, self._room_for_all = most_batch, letters, room_for_all
         self._lanes: dict[str, Lane] = {}
         self._reserved = {COMMANDS_TOPIC: Lane(COMMANDS_TOPIC)}  # not among the lanes, where a publish on that topic would find it
         self.active: dict[str, Lane] = {}  # lanes with chunks, the next to be served first
@@ -81,11 +89,11 @@ class Waiting:
         """Queue the records of one call, which stay together. Raises as `add`."""
         topic = check_topic(message.topic)
         records, size = check_records(topic, message.data, self._max_payload, self._most_batch)
-        timeout, early = check_timeout(message.timeout, self._timeout), check_early(message.acks)
+        timeout, acks = check_timeout(message.timeout, self._timeout), self._level(message.acks)
         self._check_room(topic, len(records), size)
         first = [] if message.trace is None else [[records[0], None, message.trace]]
-        chunk = self._whole(topic, [*first, *records[len(first) :]], size, time.monotonic() + timeout, early)
-        chunk.whole, chunk.reply = True, reply
+        chunk = self._whole(topic, [*first, *records[len(first) :]], size, time.monotonic() + timeout, acks == "leader")
+        chunk.whole, chunk.reply, chunk.by_all = True, reply, acks == "all"
 
     def add_own(self, message: Publish, reply: LightFuture | None) -> None:
         """Queue a publish of the node itself, which has headers of its own beside those of the application: the limits have room for them. Raises as `add`."""
@@ -117,10 +125,18 @@ class Waiting:
         self.bytes += size
 
     def _begin(self, lane: Lane, message: Publish) -> Chunk:
-        timeout, early = check_timeout(message.timeout, self._timeout), check_early(message.acks)
+        timeout, acks = check_timeout(message.timeout, self._timeout), self._level(message.acks)
         self._lanes[lane.topic] = self.active[lane.topic] = lane
         self._open.append(lane)
-        return lane.begin(time.monotonic() + timeout, early, (message.timeout, message.acks))
+        chunk = lane.begin(time.monotonic() + timeout, acks == "leader", (message.timeout, acks))
+        chunk.by_all = acks == "all"
+        return chunk
+
+    def _level(self, acks: Any) -> Acks:
+        checked = check_acks(acks)
+        if checked == "all":
+            self._room_for_all()
+        return checked
 
     def add_forwarded(self, topic: str, records: list[Any], size: int, deadline: float, early: bool, ticket: Any) -> None:
         """Queue a batch that a follower forwarded. Raises Overloaded."""

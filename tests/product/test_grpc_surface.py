@@ -248,6 +248,7 @@ def test_clients_of_coterie_publish_apply_and_read_in_both_codecs(channel: grpc.
         assert first["seq"] > 0
         assert ask("Publish", topic="named", data=b"again", message_id=session) == first
         assert ask("Publish", topic="named", data=b"x", acks="leader")["topic"] == "named"
+        assert ask("Publish", topic="named", data=b"x", acks="all")["seq"] > first["seq"]
         command = ask("Apply", op="add", data=b"x", session=session, number=1)
         assert command["result"] == b"%d x" % command["index"]
         assert ask("Apply", op="add", data=b"y", session=session, number=1) == command

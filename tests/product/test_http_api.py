@@ -118,6 +118,8 @@ def test_requests_become_messages_and_replies_become_documents(world: World) -> 
     ours = {"topic": "t", "data": b64(b"x"), "messageId": "m", "headers": {"a": "1"}, "acks": "leader"}
     assert world.post("/publish", ours).json() == {"topic": "t", "seq": 1, "index": 1}
     assert asked.pop() == Publish("t", b"x", "leader", "m", {"a": "1"})
+    assert world.post("/publish", {"topic": "t", "acks": "all"}).status_code == 200
+    assert asked.pop() == Publish("t", b"", "all")
 
 
 def test_a_client_of_the_model_may_write_names_in_another_case_leave_data_out_and_add_fields(world: World) -> None:

@@ -20,6 +20,7 @@ from coterie.actors.errors import (
     Indeterminate,
     InvalidRequest,
     NoQuorum,
+    NotDelivered,
     NotLeader,
     PayloadTooLarge,
     UnknownMember,
@@ -238,13 +239,24 @@ def test_publish_tells_the_place_of_the_record(world: World, clusterctl: Any, tm
     assert (ran.code, ran.json, ran.err) == (0, {"topic": "orders", "seq": 1, "index": 1}, "")
     (tmp_path / "order").write_bytes(b"\x00\xff")
     assert clusterctl("publish", "orders", f"@{tmp_path}/order", "--addr", world.addr).code == 0
-    ran = clusterctl("publish", "orders", "--addr", world.addr, "--output", "table")
+    ran = clusterctl("publish", "orders", "--acks", "all", "--addr", world.addr, "--output", "table")
     assert (ran.code, ran.out) == (0, "published on orders, seq 1, log index 1\n")
     assert world.cluster.asked == [
         Publish("orders", b"42", message_id="m-1", headers={"a": "1", "b": "x=y"}),
         Publish("orders", b"\x00\xff"),
-        Publish("orders", b""),
+        Publish("orders", b"", "all"),
     ]
+
+
+@pytest.mark.parametrize("proto", ["http", "grpc"])
+def test_what_is_published_and_not_delivered_by_all_says_where_it_stands(world: World, clusterctl: Any, proto: str) -> None:
+    world.cluster.answers[Publish] = NotDelivered("seq 7 is published", "orders", 7, 7, 12, ("n2", "n3"))
+    ran = clusterctl(
+        "publish", "orders", "x", "--acks", "all", "--addr", world.grpc_addr if proto == "grpc" else world.addr, "--mgmt-proto", proto
+    )
+    place = {"topic": "orders", "seq": 7, "index": 12, "missing": ["n2", "n3"]}
+    assert (ran.code, ran.json) == (1, {"error": "seq 7 is published", "kind": "NotDelivered", **place})
+    assert ran.err == "clusterctl: publish on orders: seq 7 is published\n"
 
 
 def test_publish_takes_what_stands_at_its_input(world: World) -> None:

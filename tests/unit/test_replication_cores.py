@@ -161,7 +161,7 @@ class TestWaiting:
             (Publish("t", "text"), InvalidRequest, "data='text'"),
             (Publish("t", None), InvalidRequest, "data=None"),
             (Publish("t", b"x" * 1001), PayloadTooLarge, "max_payload=1000"),
-            (Publish("t", b"", acks="all"), InvalidRequest, "acks='all'"),
+            (Publish("t", b"", acks="some"), InvalidRequest, "acks='some'"),
             (Publish("t", b"", acks=[]), InvalidRequest, "acks=[]"),
             (Publish("t", b"", message_id=""), InvalidRequest, "message_id=''"),
             (Publish("t", b"", message_id=7), InvalidRequest, "message_id=7"),

@@ -10,6 +10,7 @@ import pytest
 
 from coterie.actors.errors import Indeterminate, InvalidRequest, NoQuorum, NotLeader, Overloaded
 from coterie.actors.messages import Publish, Published
+from coterie.actors.replication.all_acks import AllAcks
 from coterie.actors.replication.forwarding import Forwarding
 from coterie.actors.replication.messages import ForwardedBatch
 from coterie.actors.replication.publisher import Limits
@@ -219,7 +220,7 @@ def test_who_had_its_patience_before_it_was_replaced_is_not_waited_for_once_more
         opened.append(leader)
         return SimpleNamespace(send=lambda *_: True, close=lambda: None)
 
-    forwarding = Forwarding(open_link, waiting, 64, 1 << 20, lambda count, error: failed.append(error))
+    forwarding = Forwarding(open_link, waiting, 64, 1 << 20, lambda count, error: failed.append(error), AllAcks("n3", print, 100))
     forwarding.follow("n1", 9.0)
     for now in (10.0, 10.1):
         waiting.add(Publish("t", b"x"), None)

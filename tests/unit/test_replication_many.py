@@ -94,7 +94,7 @@ def test_what_is_wrong_with_a_call_is_said_and_nothing_of_it_is_published():
             (ask(n1, "t", [b"x", "text"]), InvalidRequest, "give bytes, not str"),
             (ask(n1, "", [b"x"]), InvalidRequest, "topic"),
             (ask(n1, 7, [b"x"]), InvalidRequest, "topic"),
-            (ask(n1, "t", [b"x"], acks="all"), InvalidRequest, "acks"),
+            (ask(n1, "t", [b"x"], acks="some"), InvalidRequest, "acks"),
             (ask(n1, "t", [b"x"], timeout=0), InvalidRequest, "timeout"),
             (ask(n1, "t", [b"x", b"x" * 101]), PayloadTooLarge, "max_payload=100"),
             (ask(n1, "t", [b"x" * 100] * 11), PayloadTooLarge, "11 records of 1100 bytes"),
