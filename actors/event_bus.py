@@ -2,16 +2,17 @@
 
 One actor takes the events and hands each to every subscription. It also keeps what follows from them, who leads and who is there, so that whoever
 comes late begins with that. A subscription is bounded: a listener that does not keep up loses the newest events, but never holds anybody up; it is told in
-their place how many they were (`EventsMissed`), and what is so after them. The callbacks of `Config` run in an actor of their own (`Callbacks`), so that the
-application's code cannot delay the bus either; they see each leadership once, in order.
+their place how many they were (`EventsMissed`), and what is so after them. A stream that nobody holds any more, closed or not, is forgotten. The callbacks of
+`Config` run in an actor of their own (`Callbacks`), so that the application's code cannot delay the bus either; they see each leadership once, in order.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pykka
 
@@ -37,8 +38,16 @@ LOOK_AGAIN: Final = 0.2  # seconds between looks whether an actor that missed ev
 
 
 class _Unsubscribe:
-    def __init__(self, stream: EventStream) -> None:
-        self.stream = stream
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class _Stream(NamedTuple):
+    """A subscription. The stream is its listener's: who drops it without closing it would else be one who misses every event for ever. missed: asked also
+    when it is gone."""
+
+    ref: weakref.ref[EventStream]
+    missed: Callable[[], int]
 
 
 class _Listener:
@@ -72,7 +81,8 @@ class EventBus(Actor):
 
     def __init__(self, node: str, on_crash: Callable[[Crash], None] | None = None) -> None:
         super().__init__(node, on_crash)
-        self._streams: list[EventStream] = []
+        self._streams: dict[int, _Stream] = {}
+        self._opened = 0
         self._listeners: list[_Listener] = []
         self._state = CurrentState()
         self._missed = 0
@@ -83,12 +93,10 @@ class EventBus(Actor):
         if isinstance(message, Subscribe):
             return self._subscribe(message)
         if isinstance(message, _Unsubscribe):
-            if message.stream in self._streams:
-                self._streams.remove(message.stream)
-                self._missed += message.stream.missed
+            self._forget(message.number)
             return None
         if message == "missed":
-            return self._missed + sum(stream.missed for stream in self._streams)
+            return self._missed + sum(stream.missed() for stream in self._streams.values())
         raise TypeError(f"the event bus takes Emit and Subscribe, not {type(message).__name__}")
 
     def _subscribe(self, request: Subscribe) -> EventStream | bool:
@@ -102,10 +110,17 @@ class EventBus(Actor):
             listener.tell(state)
             self._listeners.append(listener)
             return True
-        stream = EventStream(request.capacity, lambda closed: self.ref.send(_Unsubscribe(closed)), request.replay)
+        self._opened += 1
+        number, ref = self._opened, self.ref
+        stream = EventStream(request.capacity, lambda: ref.send(_Unsubscribe(number)), request.replay)
         stream.show(state)
-        self._streams.append(stream)
+        self._streams[number] = _Stream(weakref.ref(stream), stream.count)
         return stream
+
+    def _forget(self, number: int) -> None:
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            self._missed += stream.missed()
 
     def _emit(self, message: Emit) -> None:
         event = message.event
@@ -116,8 +131,12 @@ class EventBus(Actor):
         if not message.news:
             return
         state = self._state.events()
-        for stream in self._streams:
-            stream.offer(event, state)
+        for number, (ref, _) in tuple(self._streams.items()):
+            stream = ref()
+            if stream is not None:
+                stream.offer(event, state)
+            else:
+                self._forget(number)
         for listener in list(self._listeners):
             if not listener.ref.is_alive():
                 self._listeners.remove(listener)
@@ -140,8 +159,9 @@ class EventBus(Actor):
         """The subscriptions and the state survive a crash: nothing else is state here."""
 
     def on_stop(self) -> None:
-        for stream in self._streams:
-            stream.end()
+        for ref, _ in self._streams.values():
+            if (stream := ref()) is not None:
+                stream.end()
 
 
 class Callbacks(Actor):

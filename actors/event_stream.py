@@ -79,9 +79,10 @@ class EventStream(Iterator[Event]):
     manager; safe to close from any thread.
     """
 
-    def __init__(self, capacity: int, on_close: Callable[[EventStream], object], replay: bool = True) -> None:
+    def __init__(self, capacity: int, on_close: Callable[[], object], replay: bool = True) -> None:
         self._on_close = on_close
-        self._backlog = Backlog(capacity, replay)
+        self._backlog = backlog = Backlog(capacity, replay)
+        self.count = lambda: backlog.missed  # as `missed`, also when this object is gone
         self._changed = threading.Condition()
         self._closed = False
         self._wake: Callable[[], object] = lambda: None
@@ -114,7 +115,7 @@ class EventStream(Iterator[Event]):
 
     def close(self) -> None:
         self.end()
-        self._on_close(self)
+        self._on_close()
 
     def end(self) -> None:
         """No more events will come; those that wait can still be read."""

@@ -40,7 +40,7 @@ class World:
         self.addr = f"127.0.0.1:{self.server.port}"
 
     def _subscribe(self, message: Subscribe) -> EventStream:
-        stream = EventStream(message.capacity, self.streams.remove)
+        stream = EventStream(message.capacity, lambda: self.streams.remove(stream))
         self.streams.append(stream)
         return stream
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -114,6 +115,16 @@ def test_a_slow_listener_misses_the_newest_and_the_loss_is_counted(bus: Ref) -> 
     assert slow.get(0).term == 10
     slow.close()
     assert bus.ask("missed") == 8
+
+
+def test_a_stream_that_nobody_holds_any_more_misses_nothing_more(bus: Ref) -> None:
+    dropped = bus.ask(Subscribe(capacity=2))
+    emit(bus, *range(5))
+    assert bus.ask("missed") == 3
+    del dropped  # as `for event in cluster.events(): break` leaves it
+    gc.collect()
+    emit(bus, *range(100))
+    assert bus.ask("missed") == 3
 
 
 # -- what is so -------------------------------------------------------------------------------------------------------------------
