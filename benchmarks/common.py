@@ -103,14 +103,19 @@ class Process:
         self.say(line)
         return self.hear()
 
-    def end(self, patience: float = 10.0) -> None:
-        """Close its input and let it finish what it does then."""
+    def end(self, patience: float = PATIENCE) -> None:
+        """Close its input and let it finish what it does then: a profile is written then, which takes long on a busy machine. Who has not ended is killed, which is
+        said, since something will be missing."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         try:
             self.process.wait(patience)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            print(
+                f"the process {self.name!r} did not end within {patience:g} s and was killed: what it would have said is missing",
+                file=sys.stderr,
+            )
+            self.kill()
 
     def kill(self) -> None:
         self.process.kill()

@@ -19,8 +19,8 @@ from benchmarks.summary import summarize
 ROOT = Path(__file__).parents[2]
 
 
-def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+def benchmark(*arguments: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 @pytest.mark.parametrize(
@@ -76,16 +76,30 @@ def test_idle_nodes_are_weighed() -> None:
     assert all(node["cpu_percent"] >= 0 and node["rss_mb"] > 1 for node in nodes.values())
 
 
+def test_who_is_still_busy_at_its_end_is_waited_for_and_otherwise_missed_aloud(capfd: pytest.CaptureFixture[str]) -> None:
+    program = "import sys, time; print('there', flush=True); sys.stdin.read(); time.sleep(float(sys.argv[1])); print('the profile', file=sys.stderr)"
+    for seconds, patience in (("0.2", common.PATIENCE), ("60", 0.05)):
+        process = common.Process("n3", [sys.executable, "-c", program, seconds])
+        assert process.hear() == "there"
+        process.end(patience)
+        assert process.process.poll() is not None
+        process.kill()  # closes its pipes
+    said = capfd.readouterr().err
+    assert said == "the profile\nthe process 'n3' did not end within 0.05 s and was killed: what it would have said is missing\n"
+
+
+@pytest.mark.timeout(300)
 def test_the_profile_names_the_threads() -> None:
-    done = benchmark("benchmarks.profile", "raft", "--scale", "0.01", "--levels", "1024", "--how", "threads")
+    done = benchmark("benchmarks.profile", "raft", "--scale", "0.01", "--levels", "1024", "--how", "threads", timeout=280)
     assert done.returncode == 0, done.stderr
     assert "== leader n1" in done.stderr
     assert "n1/raft" in done.stderr
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="since Python 3.12 cProfile watches one thread of a process only")
+@pytest.mark.timeout(300)
 def test_the_profile_names_the_functions_of_each_thread() -> None:
-    done = benchmark("benchmarks.profile", "raft", "--scale", "0.01", "--levels", "1024", "--how", "wall")
+    done = benchmark("benchmarks.profile", "raft", "--scale", "0.01", "--levels", "1024", "--how", "wall", timeout=280)
     assert done.returncode == 0, done.stderr
     assert "== leader n1" in done.stderr
     assert "== follower n3" in done.stderr
