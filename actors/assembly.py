@@ -50,7 +50,7 @@ from coterie.actors.room_messages import Emit, GetMembership, GetRaftView, Leave
 from coterie.actors.state_fetch import StateFetch
 from coterie.actors.state_of_others import StateForOthers, StateOfOthers
 from coterie.actors.storage import note_damage, open_stores
-from coterie.actors.topology import META_CLUSTER, META_LEADS, META_RAFT, NO_CLUSTER, SOME_CLUSTER, own_meta
+from coterie.actors.topology import META_CLUSTER, META_LEADS, META_RAFT, NO_CLUSTER, SOME_CLUSTER, members_by_host, own_meta
 from coterie.actors.wires import Wires
 from coterie.proto.raft_messages import Entry
 from coterie.transport.addresses import parse_address
@@ -58,6 +58,7 @@ from coterie.transport.errors import AddressError, BindError
 from coterie.transport.gossip import check_bind
 from coterie.transport.grpc_client import ChannelPool
 from coterie.transport.grpc_json_client import JsonChannels
+from coterie.transport.grpc_reception import GUESTS, StreamPlaces
 from coterie.transport.tls import Tls
 
 STOP_PATIENCE = 5.0  # seconds for each room to stop
@@ -99,6 +100,7 @@ class Rooms:
         self.tls = open_tls(config)
         if self.tls is not None:
             self._closing.append(self.tls.close)
+        self.stream_places = StreamPlaces(a_host=None if self.tls is not None and self.tls.mutual else GUESTS // 2)
         self.directory, log, buffer = self._open_storage()
         self.events = self._start(EventBus, config.node_id, self._on_crash)
         if Callbacks.wanted(config):
@@ -190,6 +192,7 @@ class Rooms:
             pool,
             self.wires.replication_ports(self._publishing),
             self.health,
+            self.stream_places,
             tls=self.tls,
             node=config.node_id,
             on_crash=self._on_crash,
@@ -311,6 +314,7 @@ class Rooms:
         self.addresses["gossip"] = next(member.addr for member in view.members if member.id == config.node_id)
 
     def _membership_changed(self, view: MembershipView, event: MembershipEvent | None) -> None:
+        self.stream_places.known = members_by_host(view)
         supervisor = self._supervisor._actor_weakref()
         if supervisor is not None:
             supervisor.membership_changed(view, event)

@@ -182,7 +182,7 @@ def _foreign_leader(me: str, leader: str, member: Member | None) -> list[str]:
     text = (
         f"a Go node leads: {leader}; publishes wait for a leader of coterie (a node takes over while some wait, unless take_over_from_go is off), and whom the "
         "gossip gives up, a Go leader removes from the quorum; what a Go leader publishes is on no quorum's disks, its sequence numbers begin again with each "
-        "leader, and records may come twice, or be lost with it"
+        "leader, records may come twice, or be lost with it, and they reach handlers here only where its management speaks gRPC (MgmtProto)"
     )
     return [text]
 

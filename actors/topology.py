@@ -8,11 +8,12 @@ term wins. Addresses always come from gossip, since they may change while an id 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from coterie.actors.messages import RosterMember
 from coterie.actors.room_messages import MembershipView, PeerView, RaftView, Topology
-from coterie.transport.addresses import Address, parse_address
+from coterie.transport.addresses import Address, host_of, parse_address
 from coterie.transport.errors import AddressError
 
 META_MGMT = "mgmt"
@@ -72,6 +73,16 @@ def _dialable(address: str, gossip: str) -> str:
         return str(Address(parse_address(gossip).host, told.port)) if told.everywhere else address
     except AddressError:
         return address
+
+
+def members_by_host(membership: MembershipView) -> Counter[str]:
+    """How many members gossip knows at each host, by all addresses that they tell: a connection may come from any of them."""
+    hosts: Counter[str] = Counter()
+    for member in membership.members:
+        if member.state != "left":
+            told = (member.addr, *(member.meta.get(key, "") for key in (META_GRPC, META_RAFT)))
+            hosts.update({host_of(address) for address in told if address})
+    return hosts
 
 
 def is_foreign(meta: Mapping[str, str]) -> bool:

@@ -13,11 +13,12 @@ import ipaddress
 import re
 import socket
 import struct
+import urllib.parse
 from typing import Final, NamedTuple
 
 from coterie.transport.errors import AddressError
 
-__all__ = ["Address", "advertised", "format_address", "local_ipv4", "parse_address", "plain_ip", "resolve"]
+__all__ = ["Address", "advertised", "format_address", "host_of", "local_ipv4", "parse_address", "plain_ip", "resolve"]
 
 VALID: Final = "an address is host:port, :port for all interfaces, or [ipv6]:port, with a port from 0 to 65535"
 LOOPBACK: Final = "127.0.0.1"
@@ -129,3 +130,14 @@ def _interface_ipv4(probe: socket.socket, interface: str) -> str:
     except (ImportError, OSError):
         return ""  # an interface without an IPv4 address
     return socket.inet_ntoa(answer[20:24])
+
+
+def host_of(peer: str) -> str:
+    """The address in what gRPC says of a peer ("ipv4:10.0.0.1:9", "ipv6:%5B::1%5D:9") or in a host:port; as it is where it is no address."""
+    text = urllib.parse.unquote(peer)
+    host = text.removeprefix("ipv4:").removeprefix("ipv6:").rpartition(":")[0].strip("[]")
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return str((address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address)

@@ -78,10 +78,13 @@ class JsonChannels:
         """One unary call. `on_done` gets its Answer exactly once, from the loop's thread or, when this is closed, from the caller's; it must not block."""
 
         async def work(peer: _Peer) -> bytes:
-            from coterie.transport.grpc_json_channel import UnaryUnaryMethod
+            from coterie.transport.grpc_json_channel import UnaryUnaryMethod, limit
 
-            reply: bytes = await UnaryUnaryMethod(peer.channel, method, bytes, bytes)(request, timeout=timeout)
-            return reply
+            async with UnaryUnaryMethod(peer.channel, method, bytes, bytes).open(timeout=timeout) as stream:
+                await stream.send_message(request, end=True)
+                limit(stream)
+                reply = await stream.recv_message()
+            return reply or b""
 
         if not self._begin(self._answered(address, work), on_done):
             on_done(Answer(None, "CANCELLED", "this node is stopping", {}, sent=False))
@@ -94,13 +97,14 @@ class JsonChannels:
         started: list[asyncio.Task[Any]] = []
 
         async def work(peer: _Peer) -> bytes:
-            from coterie.transport.grpc_json_channel import UnaryStreamMethod
+            from coterie.transport.grpc_json_channel import UnaryStreamMethod, limit
 
             started.append(_current())
             if closed.is_set():
                 return b""
             async with UnaryStreamMethod(peer.channel, method, bytes, bytes).open() as stream:
                 await stream.send_message(request, end=True)
+                limit(stream)
                 async for message in stream:
                     if closed.is_set():
                         break
@@ -141,7 +145,7 @@ class JsonChannels:
     # -- in the loop's thread -------------------------------------------------------------------------------------------------
 
     async def _answered(self, address: str, work: Callable[[_Peer], Coroutine[Any, Any, bytes]]) -> Answer:
-        from coterie.transport.grpc_json_channel import GRPCError, StreamTerminatedError
+        from coterie.transport.grpc_json_channel import GRPCError, StreamTerminatedError, TooLarge
 
         peer = None
         try:
@@ -149,6 +153,8 @@ class JsonChannels:
             return Answer(await work(peer), "OK", "", {}, sent=True)
         except GRPCError as error:
             return Answer(None, error.status.name, error.message or "", {}, sent=True)
+        except TooLarge as error:
+            return Answer(None, "RESOURCE_EXHAUSTED", str(error), {}, sent=True)
         except TimeoutError:
             return Answer(None, "DEADLINE_EXCEEDED", "no answer in time", {}, sent=True)
         except (StreamTerminatedError, asyncio.IncompleteReadError) as error:

@@ -7,6 +7,9 @@ JSON. Three pools of threads keep the kinds of work from starving one another:
 - *streams*: one thread for each open stream. Streams are bounded in number, and one above is refused at once: it never waits in a queue behind streams that stay
   open for ever, which is what becomes of N streams on N workers.
 
+Each pool has threads beyond those for calls whose request has not come yet (`grpc_reception`, which also has the places for streams). Unary methods are streams of
+one request to gRPC's core, the same on the wire: it is how a method gets hold of a call before its request is there.
+
 A thread that waits inside a call must notice that the call is over, or it would hinder the stop: `Call.wait` returns then, `Call.on_end` tells, and
 the iterator of requests ends. `stop` cancels what is still open after `grace` seconds.
 
@@ -27,9 +30,10 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 import grpc
 
+from coterie.transport import crowd
 from coterie.transport.addresses import Address, parse_address
-from coterie.transport.crowd import places
 from coterie.transport.errors import BindError
+from coterie.transport.grpc_reception import HALF_CALLS, Reception, StreamPlaces
 from coterie.transport.limits import LOG, Complaints, Counters
 from coterie.transport.listener import bind_socket
 from coterie.transport.tls import HANDSHAKE_TIMEOUT, Tls, TlsState
@@ -39,8 +43,7 @@ __all__ = ["MAX_MESSAGE", "Call", "GrpcServer", "Method", "Refused"]
 MAX_MESSAGE: Final = 32 << 20
 CONTROL_THREADS: Final = 8
 WORK_THREADS: Final = 32
-MAX_STREAMS: Final = 256
-SPARE_STREAM_THREADS: Final = 8  # they say no to the streams above MAX_STREAMS
+SPARE_STREAM_THREADS: Final = 8  # they say no to the streams that have no place
 MAX_CALLS: Final = 2048
 MAX_METADATA: Final = 16 << 10  # bytes of a call's headers
 MAX_STREAMS_A_CONNECTION: Final = 1024
@@ -73,6 +76,7 @@ class Method(NamedTuple):
 
     kind: Kind
     serve: Callable[[Any, Call], Any]
+    of_members: bool = False  # a stream that the nodes open to one another, for which places are kept
 
 
 class Refused(Exception):
@@ -130,7 +134,7 @@ class GrpcServer:
         services: Mapping[str, Mapping[str, Method]],
         name: str = "",
         setting: str = "grpc_addr",
-        max_streams: int = MAX_STREAMS,
+        places: StreamPlaces | None = None,
         work_threads: int = WORK_THREADS,
         tls: Tls | None = None,
     ) -> None:
@@ -138,13 +142,14 @@ class GrpcServer:
         self._tls = tls
         self._name = name
         self._complain = Complaints(f"{name} grpc", self.counters)
-        self._max_streams = max_streams
-        self._free_streams = threading.Semaphore(max_streams)
+        self._places = places or StreamPlaces()
+        streams = self._places.guests + self._places.members + SPARE_STREAM_THREADS
         prefix = f"{name}/" if name else ""
-        self._control = ThreadPoolExecutor(CONTROL_THREADS, thread_name_prefix=f"{prefix}grpc-control")
-        self._work = ThreadPoolExecutor(work_threads, thread_name_prefix=f"{prefix}grpc-work")
-        self._streams = ThreadPoolExecutor(max_streams + SPARE_STREAM_THREADS, thread_name_prefix=f"{prefix}grpc-stream")
-        options = (*OPTIONS, ("grpc.max_allowed_incoming_connections", places(MAX_CONNECTIONS)))
+        self._control = ThreadPoolExecutor(CONTROL_THREADS + HALF_CALLS, thread_name_prefix=f"{prefix}grpc-control")
+        self._work = ThreadPoolExecutor(work_threads + HALF_CALLS, thread_name_prefix=f"{prefix}grpc-work")
+        self._streams = ThreadPoolExecutor(streams, thread_name_prefix=f"{prefix}grpc-stream")
+        self._receptions = {kind: Reception(self._complain) for kind in ("control", "work", "server_stream")}
+        options = (*OPTIONS, ("grpc.max_allowed_incoming_connections", crowd.places(MAX_CONNECTIONS)))
         self._server = grpc.server(self._work, options=options, maximum_concurrent_rpcs=MAX_CALLS)
         for service, methods in services.items():
             handlers = {method: self._handler(spec) for method, spec in methods.items()}
@@ -192,14 +197,12 @@ class GrpcServer:
     def _handler(self, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
         match method.kind:
             case "control":
-                return grpc.unary_unary_rpc_method_handler(self._on(self._control, self._guarded(method)))
+                return grpc.stream_unary_rpc_method_handler(self._on(self._control, self._unary(method)))
             case "work":
-                return grpc.unary_unary_rpc_method_handler(self._guarded(method))
+                return grpc.stream_unary_rpc_method_handler(self._on(self._work, self._unary(method)))
             case "client_stream":
                 return grpc.stream_unary_rpc_method_handler(self._on(self._streams, self._one_stream(method)))
-            case "server_stream":
-                return grpc.unary_stream_rpc_method_handler(self._on(self._streams, self._answers(method)))
-            case "bidi":
+            case "server_stream" | "bidi":
                 return grpc.stream_stream_rpc_method_handler(self._on(self._streams, self._answers(method)))
 
     @staticmethod
@@ -207,45 +210,52 @@ class GrpcServer:
         behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined]  # grpcio's own way to give a method a pool, since 1.23
         return behaviour
 
-    def _guarded(self, method: Method) -> Callable[[Any, grpc.ServicerContext], Any]:
-        def serve(request: Any, context: grpc.ServicerContext) -> Any:
-            try:
-                return method.serve(request, Call(context))
-            except Exception as error:  # noqa: BLE001 - told to the caller, counted and logged
-                self._abort(context, error)
-
-        return serve
-
-    def _one_stream(self, method: Method) -> Callable[[Iterator[bytes], grpc.ServicerContext], Any]:
-        guarded = self._guarded(method)
+    def _unary(self, method: Method) -> Callable[[Iterator[bytes], grpc.ServicerContext], Any]:
+        reception = self._receptions[method.kind]
 
         def serve(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            self._take_stream(context)
-            try:
-                return guarded(_until_over(requests), context)
-            finally:
-                self._free_streams.release()
+            return self._served(method, reception.request(requests, context), context)
 
         return serve
 
-    def _answers(self, method: Method) -> Callable[[Any, grpc.ServicerContext], Iterator[bytes]]:
-        def serve(request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
-            self._take_stream(context)
+    def _served(self, method: Method, request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return method.serve(request, Call(context))
+        except Exception as error:  # noqa: BLE001 - told to the caller, counted and logged
+            self._abort(context, error)
+
+    def _one_stream(self, method: Method) -> Callable[[Iterator[bytes], grpc.ServicerContext], Any]:
+        def serve(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            leave = self._take_place(method, context)
             try:
-                yield from method.serve(_until_over(request) if method.kind == "bidi" else request, Call(context))
-            except Exception as error:  # noqa: BLE001 - as above
-                self._abort(context, error)
+                return self._served(method, _until_over(requests), context)
             finally:
-                self._free_streams.release()
+                leave()
 
         return serve
 
-    def _take_stream(self, context: grpc.ServicerContext) -> None:
-        if not self._free_streams.acquire(blocking=False):
-            self._complain("streams refused", context.peer(), f"{self._max_streams} are open")
-            context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._max_streams} streams are open, and no more are served; try again later"
-            )
+    def _answers(self, method: Method) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]:
+        reception = self._receptions.get(method.kind)
+
+        def serve(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            leave = self._take_place(method, context)
+            try:
+                request = _until_over(requests) if reception is None else reception.request(requests, context)
+                try:
+                    yield from method.serve(request, Call(context))
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._abort(context, error)
+            finally:
+                leave()
+
+        return serve
+
+    def _take_place(self, method: Method, context: grpc.ServicerContext) -> Callable[[], None]:
+        leave, full = self._places.take(context.peer(), method.of_members)
+        if leave is None:
+            self._complain("streams refused", context.peer(), full)
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{full}; try again later")
+        return leave
 
     def _abort(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
         if isinstance(error, Refused):

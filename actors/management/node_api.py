@@ -119,11 +119,11 @@ def node_service(service: ClusterService, ports: NodePorts) -> Mapping[str, Mapp
             "Read": Method("work", api.read),
             "ReadIndex": Method("work", api.read_index),
             "Transfer": Method("work", api.transfer),
-            "Forward": Method("bidi", api.forward),
-            "Acks": Method("client_stream", api.acks),
-            "Follow": Method("server_stream", api.follow),
-            "HandlerState": Method("server_stream", api.handler_state),
-            "State": Method("server_stream", api.state),
+            "Forward": Method("bidi", api.forward, of_members=True),
+            "Acks": Method("client_stream", api.acks, of_members=True),
+            "Follow": Method("server_stream", api.follow, of_members=True),
+            "HandlerState": Method("server_stream", api.handler_state, of_members=True),
+            "State": Method("server_stream", api.state, of_members=True),
         }
     }
 

@@ -3,7 +3,7 @@
     grpcurl -plaintext 127.0.0.1:17947 describe cluster.v1.Management
 
 A question that has no answer is answered with an `error_response`, and the stream goes on. A client that sends no question keeps a stream, of which there is a
-bounded number (`MAX_STREAMS`), and no memory.
+bounded number (`StreamPlaces`), and no memory.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from coterie.proto.grpc_standard import HEALTH, REFLECTION
 from coterie.transport.addresses import Address, advertised, parse_address
 from coterie.transport.errors import AddressError, BindError
 from coterie.transport.grpc_client import ChannelPool
+from coterie.transport.grpc_reception import StreamPlaces
 from coterie.transport.grpc_server import GrpcServer, Method
 from coterie.transport.http_server import HttpServer
 from coterie.transport.tls import Tls
@@ -94,7 +95,7 @@ def grpc_services(
 class ManagementServer(Actor):
     """Serves `service` over HTTP and gRPC, `ports` to other nodes and `replication` to subscribers, from `Open` until it stops.
 
-    pool: the node's channels, whose idle ones it closes; board: what the health service tells."""
+    pool: the node's channels, whose idle ones it closes; board: what the health service tells; places: for streams over gRPC."""
 
     concern = "management"
 
@@ -106,6 +107,7 @@ class ManagementServer(Actor):
         pool: ChannelPool | None = None,
         replication: ReplicationPorts | None = None,
         board: HealthBoard | None = None,
+        places: StreamPlaces | None = None,
         tls: Tls | None = None,
         **actor: Any,
     ) -> None:
@@ -116,6 +118,7 @@ class ManagementServer(Actor):
         self._replication = replication or refusing_replication()
         self._board = board or HealthBoard()
         self._pool = pool
+        self._places = places
         self._tls = tls
         self._feed: EventFeed | None = None
         self._http: HttpServer | None = None
@@ -179,4 +182,5 @@ class ManagementServer(Actor):
         self._feed = EventFeed(self._service, answer)
         self._http = HttpServer(http_bind, http_app(self._service, self._feed), self.node, http_setting, tls=self._tls)
         services = grpc_services(self._service, self._ports, self._replication, self._board)
-        self._grpc = GrpcServer(grpc_bind, traced_services(self.node, services), self.node, grpc_setting, tls=self._tls)
+        traced = traced_services(self.node, services)
+        self._grpc = GrpcServer(grpc_bind, traced, self.node, grpc_setting, places=self._places, tls=self._tls)

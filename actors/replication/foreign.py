@@ -136,6 +136,7 @@ class ForeignFollower(Actor):
         self._topology = Topology()
         self._handler: Any = None
         self._following = _NOBODY
+        self._complained = _NOBODY  # whose lost stream was told in the log
         self._leadership = _NOBODY  # the one that `_taken` is of
         self._taken: dict[str, Taken] = {}  # topic -> what was taken in this leadership
         self._stream: Any = None
@@ -152,7 +153,13 @@ class ForeignFollower(Actor):
         self._ack_at: float | None = None
         self._ask_at: float | None = None
         self._asked = 0
-        self.counters = {"foreign records": 0, "foreign records again": 0, "foreign records not understood": 0, "foreign handler errors": 0}
+        self.counters = {
+            "foreign records": 0,
+            "foreign records again": 0,
+            "foreign records not understood": 0,
+            "foreign handler errors": 0,
+            "foreign streams ended": 0,
+        }
 
     def on_receive(self, message: Any) -> Any:
         kind = message.__class__
@@ -167,8 +174,7 @@ class ForeignFollower(Actor):
             self._follow()
         elif kind is LinkClosed:
             if message.link_id == self._stream_id:
-                self._drop_stream()
-                self._open_at = time.monotonic() + PAUSE
+                self._lost(message.error)
         elif kind is _AckDone:
             self._acknowledged(message)
         elif kind is _Heard:
@@ -238,6 +244,21 @@ class ForeignFollower(Actor):
         )
         if self._stream is None:
             self._open_at = time.monotonic() + PAUSE
+
+    def _lost(self, error: Exception | None) -> None:
+        """The stream ended, or was none: a leader whose management speaks HTTP has nothing to subscribe to, and this is where a user hears of it."""
+        if error is not None:
+            self.counters["foreign streams ended"] += 1
+            if self._complained != self._following:
+                self._complained = self._following
+                self.log.warning(
+                    "the stream of what the leader %s publishes has ended, and is opened again: %s (a node of go-cluster has such a stream only where its "
+                    'management speaks gRPC, MgmtProto "grpc")',
+                    self._following[0],
+                    error,
+                )
+        self._drop_stream()
+        self._open_at = time.monotonic() + PAUSE
 
     def _drop_stream(self) -> None:
         """What it brought and was not handled is forgotten, and taken when it comes again."""

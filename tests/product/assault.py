@@ -179,7 +179,7 @@ def hostile_clients(directory: Path, seconds: float, tell: Callable[[str], objec
     attacks: list[Attacks] = [
         [(kind, port, size)] if size >= 200 else [(kind, port, 1)] * size for kind, size in sizes.items() for port in PORTS
     ]
-    attacks.append([("datagrams", "gossip", 10_000)])
+    attacks += [[("half-calls", "grpc", 50)], [("datagrams", "gossip", 10_000)]]
     least = 10.0
     with fort(directory, in_flight=64, pause=0.001) as standing:
         for attack in attacks:

@@ -81,6 +81,16 @@ HUGE_BODIES: dict[str, bytes] = {
 }
 
 
+# Calls whose request never comes, to methods of each of the server's pools.
+METHODS = (b"/cluster.v1.Management/GetStatus", b"/cluster.v1.Management/AppWrite", b"/grpc.health.v1.Health/Watch")
+
+
+def half_calls(first: int, many: int) -> bytes:
+    """So many calls from stream `first` on, each with its headers and the beginning of a message."""
+    numbers = range(first, first + 2 * many, 2)
+    return b"".join(grpc_call(n, METHODS[n // 2 % len(METHODS)]) + frame(0, 0, n, b"\x00" + struct.pack(">I", 1000)) for n in numbers)
+
+
 def header_lines(port: str) -> tuple[bytes, Callable[[int], bytes]]:
     """A head that has no end: its beginning, and its nth further part."""
     if port == "http":
@@ -95,7 +105,7 @@ def header_lines(port: str) -> tuple[bytes, Callable[[int], bytes]]:
 
 
 class Attack(threading.Thread):
-    """kind: idle, slow-head, slow-body, slow-read, huge-body, headers or datagrams; size: how many connections, or datagrams a second."""
+    """kind: idle, slow-head, slow-body, slow-read, huge-body, headers, half-calls or datagrams; size: how many connections, or datagrams a second."""
 
     def __init__(self, kind: str, port: str, to: Address, size: int) -> None:
         super().__init__(daemon=True, name=f"{kind} {port}")
@@ -106,6 +116,7 @@ class Attack(threading.Thread):
 
     def run(self) -> None:
         attack = {"idle": self.idle, "datagrams": self.datagrams, "slow-read": self.slow_read, "huge-body": self.huge_bodies}
+        attack |= {"half-calls": self.half_calls}
         attack |= {"slow-head": lambda: self.dribble(HEADS), "slow-body": lambda: self.dribble(SLOW_BODIES), "headers": self.headers}
         while not self.stopping.is_set():
             try:
@@ -181,6 +192,18 @@ class Attack(threading.Thread):
                 for sock in crowd:
                     with contextlib.suppress(OSError):
                         sock.send(b"x")
+
+    def half_calls(self) -> None:
+        """A hundred at once on each connection, and ten more at each turn."""
+        say, first = GRPC_HELLO + half_calls(1, 100), 201
+        with self.crowd(say) as crowd:
+            while not self.stopping.wait(0.3):
+                self.keep_up(crowd, say)
+                for sock in crowd:
+                    with contextlib.suppress(OSError):
+                        sock.send(half_calls(first, 10))
+                        self.did["calls"] += 10
+                first += 20
 
     def slow_read(self) -> None:
         """Questions without an end, whose answers nobody reads."""

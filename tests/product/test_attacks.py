@@ -6,6 +6,7 @@ import contextlib
 import socket
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.product.assault import PORTS, Attacks, Fort, fort
@@ -17,6 +18,7 @@ ALL_AT_ONCE: Attacks = [
     *(("idle", port, IDLE) for port in PORTS),
     *((kind, port, 10) for kind in ("slow-head", "slow-body", "slow-read") for port in PORTS),
     *((kind, port, 1) for kind in ("huge-body", "headers") for port in PORTS),
+    ("half-calls", "grpc", 10),
     ("datagrams", "gossip", 1000),
 ]
 
@@ -36,6 +38,7 @@ def a_peer_gets_in(standing: Fort) -> None:
     standing.cluster.wait_whole(30)
     wait_for(lambda: delivered(standing) > 0, 30, "it catches up")
     wait_for(lambda: answers_http(standing), 30, "HTTP answers a new client")
+    wait_for(lambda: answers_grpc(standing), 30, "gRPC answers a new client")
 
 
 def delivered(standing: Fort) -> int:
@@ -46,4 +49,14 @@ def answers_http(standing: Fort) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(standing.ports["http"], timeout=5) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         return sock.recv(100).startswith(b"HTTP/1.1 200")
+    return False
+
+
+def answers_grpc(standing: Fort) -> bool:
+    """The health check of a probe, and a write."""
+    host, port = standing.ports["grpc"]
+    with contextlib.suppress(grpc.RpcError), grpc.insecure_channel(f"{host}:{port}") as channel:
+        channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5)
+        channel.unary_unary("/cluster.v1.Management/AppWrite")(b'{"op":"none"}', timeout=5)
+        return True
     return False

@@ -43,6 +43,7 @@ from coterie.actors.snapshot_messages import Snapshot, StateEnd, StateReach, Who
 from coterie.proto.generated import cluster_pb2
 from coterie.transport.errors import BindError
 from coterie.transport.grpc_client import Answer, ChannelPool
+from coterie.transport.grpc_reception import StreamPlaces
 from coterie.transport.grpc_server import MAX_MESSAGE, Call, GrpcServer, Method
 from tests.product.management_world import STATUS, FakeCluster, wait_until
 
@@ -441,7 +442,7 @@ def test_who_waits_for_a_state_serves_no_requests_and_lives() -> None:
 
 
 def test_open_streams_never_starve_calls_and_one_too_many_is_refused_at_once() -> None:
-    world = World(max_streams=20, work_threads=2)
+    world = World(places=StreamPlaces(20), work_threads=2)
     try:
         streams = [world.client.follow(world.address, {}, lambda batches: None, lambda error: None) for _ in range(20)]
         sources = [world.replication.sources.get(timeout=PATIENCE) for _ in streams]

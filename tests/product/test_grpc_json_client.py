@@ -16,6 +16,7 @@ from grpclib.server import Server
 from prometheus_client import CollectorRegistry
 
 from coterie.actors.observability.metrics import ChannelMetrics
+from coterie.transport import grpc_json_channel
 from coterie.transport.grpc_client import Answer, ChannelPool
 from coterie.transport.grpc_json_channel import Bodies
 from coterie.transport.grpc_json_client import JsonChannels
@@ -130,6 +131,18 @@ def test_a_server_that_speaks_something_else_or_hangs_up_is_an_answer_too(world:
             answer = world.call(b"abc", f"127.0.0.1:{port}", timeout=5)
             thread.join(PATIENCE)
         assert (answer.body, answer.sent) == (None, True), answer
+
+
+def test_a_message_above_the_limit_is_refused_by_what_it_claims(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """grpclib would gather all of the four GiB that a peer can announce."""
+    monkeypatch.setattr(grpc_json_channel, "MAX_MESSAGE", 1000)
+    answer = world.call(b"x" * 1001)
+    assert (answer.code, answer.sent) == ("RESOURCE_EXHAUSTED", True)
+    assert "1001 bytes" in answer.text
+    ends: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+    world.channels.stream(world.address, "/s/echo", b"x" * 1001, lambda message: None, ends.put)
+    assert ends.get(timeout=PATIENCE).code == "RESOURCE_EXHAUSTED"
+    assert world.call(b"x" * 1000).code == "OK"
 
 
 def test_a_stream_brings_its_messages_in_order_until_either_side_ends_it(world: World) -> None:

@@ -170,6 +170,18 @@ def test_a_broken_stream_is_opened_again_and_what_was_not_handled_is_taken_from_
     assert world.had.empty()
 
 
+def test_a_leader_that_has_no_stream_is_told_once_with_what_it_may_be(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.follow().end(Unreachable("it speaks HTTP"))
+    world.stream().end(Unreachable("it speaks HTTP"))
+    world.stream()
+    actor: Any = world.follower._actor_weakref()
+    assert actor.counters["foreign streams ended"] == 2
+    told = [record.getMessage() for record in caplog.records if "MgmtProto" in record.getMessage()]
+    assert len(told) == 1
+    assert "g1" in told[0]
+    assert "it speaks HTTP" in told[0]
+
+
 def test_what_was_given_up_with_its_stream_is_not_acknowledged_by_what_comes_again(world: World) -> None:
     """1 is handled, 2 raises, the stream breaks: when its leader sends 1 again, only 1 may be acknowledged, or it would never send 2 and 3."""
     world.follower._actor_weakref()._retry = PATIENCE  # type: ignore[union-attr]
