@@ -39,52 +39,74 @@ from coterie.transport.addresses import Address
 
 @attrs.define(frozen=True, kw_only=True)
 class Config:
-    """Everything a node is told. Addresses are `host:port`, `:port` (all interfaces) or with port 0 (a free port); durations are seconds, a
-    `timedelta`, or Go's notation. Raises ConfigError.
+    """Everything a node is told. Only `node_id` is required; the defaults suit one node on a machine of its own.
 
-    node_id: unique in the cluster. raft_addr: TCP bind of the Raft server. mem_bind: gossip bind, UDP and TCP. mem_adv: the gossip address
-    that others are told; "": from the bind.
-    mgmt_addr: bind of the management API. mgmt_proto: what sits there, http or grpc. http_addr, grpc_addr: where the other one sits; "": the next port up.
-    discovery_kind: where the gossip addresses of other nodes come from, beside seeds_csv: static (nowhere else), dns or file. seeds_csv: gossip
-    addresses of other nodes, with every kind of discovery. dns_names_csv: `_service._proto.domain` for SRV records, other names for A and AAAA records,
-    `host:port` as it is. dns_port: gossip port of names that are looked up for A and AAAA. dns_servers_csv: the DNS servers to ask, by IP address;
-    "": those of /etc/resolv.conf. disc_refresh: the pause between looks, for the life of the node; a DNS answer is kept for its TTL.
-    file_path: a file with seeds, or a pattern of files: one seed a line or with commas, # comments. file_env: the environment variable with seeds that wins
-    over the file when it is set.
-    data_dir: the node's durable state; "" keeps all in memory, for tests.
-    bootstrap: form a new one-voter cluster, unless there is Raft state already.
-    bootstrap_expect: form a new cluster with so many voters, once so many nodes that are given this number, and have no state, see one another; more than half
-    of those that are ever started with it; not together with bootstrap. 0: off. auto_join: as a node, ask for a place in the quorum; as the leader, give one to
-    who asks: as learner, then as voter. max_voters: how many voters auto_join makes at most, an odd number. remove_dead_after: as the leader, take a server out
-    of the quorum that neither Raft nor gossip has heard for so long, while more than half of the voters that are left answer; 0: never. min_voters: how many
-    voters that leaves at least.
-    repl_window: publishes per topic that may be unacknowledged before publishing waits; with `PublishMany`, several calls' worth.
-    repl_retry: pause before a failed delivery is tried again.
-    repl_attempts: how often a handler may fail on a record before the record becomes a dead letter; 0: it is tried for ever.
-    dead_letter_topic: where dead letters go; give all nodes the same.
-    command_snapshot_every, command_snapshot_bytes: after so many replicated commands, or bytes of them, the handler is asked for a snapshot of its state
-    (whichever is reached first), if it offers `handle_snapshot`.
-    repl_buffer_dir: where the replication buffer lives; "": under data_dir, or in memory.
-    request_timeout: how long a request may take when it does not say. max_payload: largest record, in bytes.
-    trailing_entries, trailing_bytes: how much of the Raft log is kept of what is applied (whichever is reached first), so that a server that was away for a while
-    catches up without a snapshot. trailing_age: what is older goes too, counted from when it came in this life of the node; 0: however old.
-    leave_on_stop: a graceful stop also leaves the quorum and says good-bye in gossip; False for a node that will come back.
-    tls_enable: TLS on the management API (HTTP and gRPC), on what nodes say to one another, and on Raft; not on gossip. tls_cert, tls_key: the node's
-    certificate, with its chain, and its key: files in PEM, read again when they change. tls_ca: authorities, a file in PEM; with it every connection needs a
-    certificate that one of them issued (mutual TLS). tls_server_name: what the certificates of other nodes must name; "": the address that is dialled.
-    tls_skip_verify: take any certificate of a server that this node dials; for experiments.
-    gossip_key: keys that encrypt the gossip, of 16, 24 or 32 bytes in base64 or hex, separated by commas: the first one encrypts, all of them decrypt.
-    cluster_name: what tells this cluster's gossip from another's on the same network, up to 255 bytes; the same on every node.
-    app_handlers: the application: a running HandlerActor's reference, a HandlerActor class, or an object with some of its methods; a handler can be
-    registered later too.
-    metric_topics: how many topics have series of their own in the metrics; further ones are shown together, as "(other topics)".
-    take_over_from_go: while publishes wait here and a node of go-cluster leads, which takes none, this node campaigns for the leadership, at most once in five
-    seconds; off: they wait until one of ours is elected.
-    heartbeat_timeout: a follower that has heard nothing from its leader for this long (up to twice, by chance) asks for an election. election_timeout: how long
-    a candidate waits before it tries again. lease_timeout: a leader that a quorum has not answered for this long steps down; at most heartbeat_timeout.
-    store_timeout: a write to the Raft log that takes longer than this is a disk that does not answer: the node says so, and is no leader any more. (Its
-    heartbeats stop as soon as a write waits.)
-    on_leader_change, on_election_end: called with a LeaderInfo, in an actor of their own, one at a time. on_election_start: called without arguments.
+    Addresses are `host:port`, `:port` (all interfaces), or with port 0 (a free port). Durations are seconds, a `timedelta`, or Go's notation (`1500ms`, `5s`).
+    A bad value raises ConfigError, which names the field, the value and what would be valid.
+
+    Attributes:
+        node_id: The node's id, unique in the cluster.
+        raft_addr: TCP address to bind for Raft.
+        mem_bind: Address to bind for gossip, UDP and TCP.
+        mem_adv: Gossip address that other nodes are told. Empty: the one that is bound.
+        mgmt_addr: Address to bind for the management API.
+        mgmt_proto: Protocol at mgmt_addr, `http` or `grpc`.
+        http_addr: Address to bind for HTTP when mgmt_proto is `grpc`. Empty: the next port up from mgmt_addr.
+        grpc_addr: Address to bind for gRPC when mgmt_proto is `http`. Empty: the next port up from mgmt_addr.
+        discovery_kind: Where the gossip addresses of other nodes come from, beside seeds_csv: `static` (nowhere else), `dns` or `file`.
+        seeds_csv: Gossip addresses of other nodes, separated by commas. Used with every kind of discovery.
+        dns_names_csv: Names to look up: `_service._proto.domain` for SRV records, other names for A and AAAA records, `host:port` as it is.
+        dns_port: Gossip port of the nodes whose names are looked up for A and AAAA records.
+        dns_servers_csv: DNS servers to ask, by IP address. Empty: those of /etc/resolv.conf.
+        disc_refresh: Pause between looks for other nodes, for the life of the node. A DNS answer is kept for its TTL.
+        file_path: A file with seeds, or a pattern of files: one seed a line or separated by commas, `#` for comments.
+        file_env: Name of an environment variable with seeds. When it is set, it wins over the file.
+        data_dir: Directory of the node's durable state. Empty: everything is in memory, for tests.
+        bootstrap: Form a new cluster with this node as its only voter, unless it has Raft state already.
+        bootstrap_expect: Form a new cluster with so many voters, once so many nodes that are given this number, and have no state, see one another.
+            It must be more than half of the nodes that are ever started with it. Not together with bootstrap. 0: off.
+        auto_join: As a node, ask for a place in the quorum. As the leader, give one to nodes that ask: as learner, then as voter.
+        max_voters: How many voters auto_join makes at most, an odd number.
+        min_voters: How many voters remove_dead_after leaves at least.
+        remove_dead_after: As the leader, take a server out of the quorum that neither Raft nor gossip has heard for so long, as long as more than
+            half of the remaining voters answer. 0: never.
+        leave_on_stop: A graceful stop also takes the node out of the quorum and says good-bye in gossip. Leave it off for a node that will come back.
+        tls_enable: Use TLS for the management API (HTTP and gRPC), between nodes, and for Raft. Gossip has gossip_key instead.
+        tls_ca: Certificates of the authorities, a PEM file. When it is given, every connection needs a certificate that one of them issued (mutual
+            TLS).
+        tls_cert: The node's certificate with its chain, a PEM file. It is read again when it changes.
+        tls_key: The private key of tls_cert, a PEM file. It is read again when it changes.
+        tls_server_name: Name that the certificates of other nodes must have. Empty: the address that is dialled.
+        tls_skip_verify: Accept any certificate of a server that this node dials. For experiments only.
+        gossip_key: Keys that encrypt gossip, 16, 24 or 32 bytes each in base64 or hex, separated by commas. The first one encrypts, all of them
+            decrypt.
+        cluster_name: Label that tells this cluster's gossip from another's on the same network, up to 255 bytes. The same on every node.
+        app_handlers: The application: a running HandlerActor's reference, a HandlerActor class, or an object with some of its methods. A handler can
+            be registered later too.
+        repl_window: How many publishes of a topic may be unacknowledged by the members before publishing waits.
+        repl_retry: Pause before a failed delivery is tried again.
+        repl_attempts: How often a handler may fail on a record before it becomes a dead letter. 0: it is tried for ever.
+        dead_letter_topic: Topic of the dead letters. The same on every node.
+        command_snapshot_every: After so many replicated commands the handler is asked for a snapshot of its state, if it has `handle_snapshot`.
+        command_snapshot_bytes: The same after so many bytes of replicated commands, whichever comes first.
+        repl_buffer_dir: Directory of the replication buffer. Empty: under data_dir, or in memory.
+        request_timeout: How long a request may take that gives no timeout of its own.
+        max_payload: Size of the largest record, in bytes.
+        trailing_entries: How many applied entries of the Raft log are kept at most, so that a server that was away for a while catches up without a
+            snapshot.
+        trailing_bytes: How many bytes of them are kept at most, whichever is reached first.
+        trailing_age: Applied entries that are older than this go too, counted from when this run of the node got them. 0: however old.
+        metric_topics: How many topics have series of their own in the metrics. Further topics are counted together as `(other topics)`.
+        take_over_from_go: While publishes wait here because a node of go-cluster leads, this node campaigns for the leadership, at most once in five
+            seconds. Off: they wait until a node of coterie is elected.
+        heartbeat_timeout: A follower that has heard nothing from its leader for this long (up to twice that, at random) asks for an election.
+        election_timeout: How long a candidate waits before it tries again.
+        lease_timeout: A leader that a quorum has not answered for this long steps down. At most heartbeat_timeout.
+        store_timeout: A write to the Raft log that takes longer than this counts as a disk that does not answer: the node says so and does not lead.
+            Its heartbeats stop as soon as a write waits.
+        on_leader_change: Called with a LeaderInfo, in an actor of its own, one call at a time.
+        on_election_start: Called without arguments, in the same actor.
+        on_election_end: Called with a LeaderInfo, in the same actor.
     """
 
     node_id: str = attrs.field(validator=text(128, required=True))

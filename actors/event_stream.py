@@ -95,6 +95,7 @@ class EventStream(Iterator[Event]):
 
     @property
     def missed(self) -> int:
+        """How many events were lost so far, since this listener was too slow."""
         return self._backlog.missed
 
     def __next__(self) -> Event:
@@ -111,9 +112,11 @@ class EventStream(Iterator[Event]):
 
     @property
     def closed(self) -> bool:
+        """Whether it has ended: after what still waits there is nothing more."""
         return self._closed
 
     def close(self) -> None:
+        """End it; a loop over it ends."""
         self.end()
         self._on_close()
 

@@ -104,7 +104,8 @@ class Read:
 
 @attrs.define(frozen=True)
 class Join:
-    """Make the server `id` at Raft address `raft_addr` (host:port) a voter: it first catches up as a learner. Leader only. -> Joined."""
+    """Make the server `id` at Raft address `raft_addr` (host:port) a voter: it first catches up as a learner. Leader only. -> Joined.
+    Raises NotLeader, AlreadyMember, Unreachable, InvalidRequest, NoQuorum."""
 
     id: str
     raft_addr: str
@@ -219,23 +220,30 @@ class PublishedMany:
 
     @property
     def last_seq(self) -> int:
+        """The place of the last record; 0 where it is not known yet."""
         return self.first_seq + self.count - 1 if self.first_seq else 0
 
 
 @attrs.define(frozen=True)
 class Joined:
+    """The server `id` is a voter at `raft_addr` (host:port)."""
+
     id: str
     raft_addr: str
 
 
 @attrs.define(frozen=True)
 class Left:
+    """The server `id` is in the quorum no more."""
+
     id: str
 
 
 @attrs.define(frozen=True)
 class MemberStatus:
-    """One row of the status. state: alive, suspect, failed, left or unknown (in the quorum, never seen in gossip); suffrage: voter, learner or none."""
+    """One row of the status. state: alive, suspect, failed, left or unknown (in the quorum, never seen in gossip); suffrage: voter, learner or none.
+    addr: gossip address; meta: what it says of itself in gossip; raft_addr: its address in the quorum. match_index, last_contact (seconds ago): how much of the log
+    the leader knows it to have, and when it last answered; None where that is not known."""
 
     id: str
     addr: str
@@ -249,7 +257,8 @@ class MemberStatus:
 
 @attrs.define(frozen=True)
 class TopicStatus:
-    """seq: last sequence number applied; delivered: last one this node's handler has had; retained_from: first one still in the buffer."""
+    """seq: last sequence number applied; delivered: last one this node's handler has had; retained_from: first one still in the buffer.
+    acked: of a leader's view: by node id, the last one that each member has delivered."""
 
     topic: str
     seq: int
@@ -382,6 +391,8 @@ class ElectionEnd(Event):
 
 @attrs.define(frozen=True)
 class MemberEvent(Event):
+    """Something about the member `member_id`, whose gossip address is `addr`."""
+
     member_id: str = ""
     addr: str = ""
 

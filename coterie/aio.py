@@ -99,9 +99,11 @@ class AsyncEvents(AsyncIterator[Event]):
 
     @property
     def missed(self) -> int:
+        """How many events were lost so far, since this listener was too slow."""
         return self._stream.missed if self._stream is not None else 0
 
     def close(self) -> None:
+        """End it; a loop over it ends."""
         self._over.set()
         if self._stream is not None:
             self._stream.close()
@@ -122,11 +124,13 @@ class AsyncCluster:
 
     @property
     def ref(self) -> ClusterRef:
+        """The actor behind the methods, for messages of your own. Raises RuntimeError before `start`."""
         if self._ref is None:
             raise RuntimeError("the cluster is not started: use 'async with AsyncCluster(config)', or 'await cluster.start()'")
         return self._ref
 
     async def start(self) -> AsyncCluster:
+        """Start the node; `async with` does it too. Raises ConfigError, StorageError, BindFailed."""
         self._ref = await asyncio.get_running_loop().run_in_executor(None, ClusterSupervisor.start, self.config)
         if self._handler is not None:
             try:
@@ -137,6 +141,7 @@ class AsyncCluster:
         return self
 
     async def stop(self) -> None:
+        """Stop the node gracefully: a leader hands its leadership over first, and all that was acknowledged is on the disk. Safe to call twice."""
         if self._ref is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._ref.stop)
 
@@ -150,6 +155,7 @@ class AsyncCluster:
         return await resolved(self.ref.ask(message, block=False))
 
     async def register(self, handler: Any) -> None:
+        """Use the handler actor `handler` (the reference that `HandlerActor.start()` gives) from now on, instead of the one before. Raises InvalidRequest."""
         await self._ask(RegisterHandler(handler))
 
     async def publish(
@@ -162,44 +168,71 @@ class AsyncCluster:
         headers: dict[str, str] | None = None,
         timeout: float | None = None,
     ) -> Published:
+        """Publish one record to every node's handler. -> Published, with its `seq` in the topic. See `Publish`.
+
+        Raises NoQuorum, Overloaded, PayloadTooLarge and InvalidRequest when it was certainly not published, Indeterminate when nobody knows: then only a retry
+        with the same `message_id` is safe.
+        """
         answer: Published = await self._ask(Publish(topic, data, acks, message_id, headers, timeout))
         return answer
 
     async def apply(
         self, op: str, data: bytes = b"", *, session: str | None = None, number: int | None = None, timeout: float | None = None
     ) -> Applied:
-        """Run `handle_apply` on every node, in log order. See `Apply`. Raises HandlerFailed, NoQuorum, Overloaded, Indeterminate, SessionExpired."""
+        """Run the command `op` on every node's `handle_apply`, in one order. -> Applied, with the `result` of this node's handler. See `Apply`.
+
+        Raises HandlerFailed (it counts as applied), NoQuorum, Overloaded, Indeterminate, SessionExpired, AlreadyApplied.
+        """
         answer: Applied = await self._ask(Apply(op, data, session, number, timeout))
         return answer
 
     async def publish_many(
         self, topic: str, data: Sequence[bytes], *, acks: Acks = "quorum", timeout: float | None = None
     ) -> PublishedMany:
+        """Publish all records or none, side by side in their topic. -> PublishedMany, with `first_seq` and `last_seq`. See `PublishMany`; raises as `publish`."""
         answer: PublishedMany = await self._ask(PublishMany(topic, data, acks, timeout))
         return answer
 
     async def write(self, op: str, data: bytes = b"", *, timeout: float | None = None) -> bytes:
+        """Run `handle_write(op, data)` on the leader, whichever node this is. -> the handler's bytes.
+
+        Raises HandlerFailed, NoQuorum (the handler did not run), Indeterminate (it may have run).
+        """
         answer: bytes = await self._ask(Write(op, data, timeout))
         return answer
 
     async def read(self, op: str, data: bytes = b"", *, timeout: float | None = None, consistency: Consistency | None = None) -> bytes:
+        """Run `handle_read(op, data)`. -> the handler's bytes. See `Read` for `consistency`; None reads on the leader.
+
+        Raises HandlerFailed, NoQuorum, Overloaded; it can be asked again.
+        """
         answer: bytes = await self._ask(Read(op, data, timeout, consistency))
         return answer
 
     async def status(self, *, local: bool = False, timeout: float | None = None) -> ClusterStatus:
+        """The cluster as the leader sees it; local=True: as this node sees it, without asking anybody. -> ClusterStatus. A leader that does not answer is a warning
+        in it, and no error.
+        """
         answer: ClusterStatus = await self._ask(Status(local, timeout))
         return answer
 
     async def join(self, member_id: str, raft_addr: str, *, timeout: float | None = None) -> Joined:
+        """Make the server `member_id` at Raft address `raft_addr` (host:port) a voter; it catches up first. On the leader only. -> Joined.
+
+        Raises NotLeader (with the leader's address), AlreadyMember, Unreachable, NoQuorum.
+        """
         answer: Joined = await self._ask(Join(member_id, raft_addr, timeout))
         return answer
 
     async def leave(self, member_id: str, *, timeout: float | None = None) -> Left:
+        """Take the server `member_id` out of the quorum. On the leader only. -> Left. Raises NotLeader, UnknownMember, NoQuorum."""
         answer: Left = await self._ask(Leave(member_id, timeout))
         return answer
 
     async def transfer(self, member_id: str | None = None, *, timeout: float | None = None) -> None:
-        """See `TransferLeadership`."""
+        """Hand leadership to the voter `member_id`, or to the one that has most of the log. On the leader only. See `TransferLeadership`. Raises NotLeader,
+        UnknownMember, Unreachable.
+        """
         await self._ask(TransferLeadership(member_id, timeout))
 
     transfer_leadership = transfer  # as it was called first
@@ -207,15 +240,15 @@ class AsyncCluster:
     async def dead_letters(
         self, topic: str | None = None, limit: int = 100, *, before: int | None = None, timeout: float | None = None
     ) -> LetterPage:
-        """See `DeadLetters`: the latest first."""
+        """The latest dead letters that this node keeps, the latest first. -> LetterPage. See `DeadLetters`. Raises InvalidRequest."""
         answer: LetterPage = await self._ask(DeadLetters(topic, limit, before, timeout))
         return answer
 
     async def requeue(self, letter: int, *, timeout: float | None = None) -> Published:
-        """Publish a dead letter's record to its topic once more. See `Requeue`."""
+        """Publish the record of dead letter number `letter` to its topic once more. -> Published. See `Requeue`. Raises InvalidRequest, and what `publish` does."""
         answer: Published = await self._ask(Requeue(letter, timeout))
         return answer
 
     def events(self, capacity: int = 1024, *, replay: bool = True) -> AsyncEvents:
-        """What is so (replay), then what happens. See `Subscribe`."""
+        """What is so (replay), then what happens, until it is closed. See `Subscribe`. Raises InvalidRequest."""
         return AsyncEvents(lambda: self._ask(Subscribe(capacity=capacity, replay=replay)))

@@ -1,11 +1,12 @@
 """`make reference`: `docs/configuration.md`, from the fields of `Config`, what its docstring says of each, and the flags of `clusterctl run`.
 
-The docstring is the text: sentences that begin with the field's name, or with several names and one text for all of them. A field that it does not
-describe is an error, so that no knob stays without a word.
+The docstring is the text: of its section `Attributes`, one paragraph for each field. A field that it does not describe is an error, so that no knob stays
+without a word.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,10 @@ FLAGS = {
 
 def descriptions() -> dict[str, str]:
     """{field: text}, from the docstring. Raises ValueError for a field without a text."""
-    names = sorted((field.name for field in attrs.fields(Config)), key=len, reverse=True)
-    one = "|".join(names)
-    text = " ".join((Config.__doc__ or "").split())
-    pieces = re.split(rf"(?:(?<=^)|(?<=[.)] ))((?:{one})(?:,? (?:and )?(?:{one}))*): ", text)
-    found: dict[str, str] = {}
-    for group, meaning in zip(pieces[1::2], pieces[2::2], strict=True):
-        for name in re.findall(one, group):
-            found[name] = meaning.strip()
-    missing = [name for name in names if name not in found]
+    _, _, section = inspect.cleandoc(Config.__doc__ or "").partition("Attributes:\n")
+    paragraphs = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.M)
+    found = {name: " ".join(meaning.split()) for name, meaning in paragraphs}
+    missing = [field.name for field in attrs.fields(Config) if field.name not in found]
     if missing:
         raise ValueError(f"the docstring of Config says nothing of {', '.join(sorted(missing))}")
     return found

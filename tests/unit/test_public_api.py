@@ -32,6 +32,20 @@ def test_every_public_name_is_importable_and_documented(name: str) -> None:
     assert name in coterie.__all__
 
 
+@pytest.mark.parametrize("name", [name for name in sorted(coterie.__all__) if isinstance(getattr(coterie, name), type)])
+def test_every_public_class_and_method_says_what_it_does(name: str) -> None:
+    """What an editor shows, and `help()`."""
+    value = getattr(coterie, name)
+    assert vars(value)["__doc__"], name
+    inherited = {method for base in value.__mro__[1:] for method in vars(base)}
+    own = [
+        n
+        for n, member in vars(value).items()
+        if not n.startswith("_") and n not in inherited and (callable(member) or isinstance(member, property))
+    ]
+    assert [method for method in own if not getattr(value, method).__doc__] == []
+
+
 def test_the_type_checkers_list_is_the_same() -> None:
     stub = ast.parse((Path(coterie.__file__).parent / "__init__.pyi").read_text())
     imported = {alias.asname or alias.name for node in ast.walk(stub) if isinstance(node, ast.ImportFrom) for alias in node.names}
