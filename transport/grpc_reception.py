@@ -23,10 +23,10 @@ from coterie.transport.crowd import Crowd, Member
 
 __all__ = ["GUESTS", "HALF_CALLS", "MEMBERS", "Reception", "StreamPlaces"]
 
-HALF_CALLS: Final = 64  # of each pool
+HALF_CALLS: Final = 32  # of each pool
 GRACE: Final = 0.05  # seconds: an honest request comes with its headers, or a round trip later
 GUESTS: Final = 256  # streams
-MEMBERS: Final = 256
+MEMBERS: Final = 128
 A_MEMBER: Final = 16  # of the nodes' own streams, in both directions of a quarrel about who leads, and those of a connection that is lost and not missed yet
 
 Complain = Callable[[str, object, object], object]

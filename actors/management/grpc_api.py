@@ -31,6 +31,7 @@ from coterie.transport.grpc_server import MAX_MESSAGE, Call, Method, Refused
 __all__ = ["FORWARDED", "MANAGEMENT", "Spoken", "carry_out", "decode", "is_forwarded", "management_services", "refusal", "sendable"]
 
 MAX_TEXT: Final = 1000  # bytes of an error's text in the trailing metadata; in the status it is percent-encoded, three times as many
+MOST_NAMES: Final = 16  # of those who have not delivered, likewise
 FORWARDED: Final = ("coterie-forwarded", "1")
 MANAGEMENT: Final = "cluster.v1.Management"
 
@@ -102,6 +103,7 @@ def refusal(error: BaseException) -> Refused:
 def trailer(error: CoterieError) -> tuple[tuple[str, str | bytes], ...]:
     failure = to_failure(error)
     failure.text = cut(failure.text)
+    del failure.missing[MOST_NAMES:]
     return (KIND, failure.kind), (TRAILER, failure.SerializeToString())
 
 

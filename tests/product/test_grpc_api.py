@@ -24,6 +24,7 @@ from coterie.actors.errors import (
     Indeterminate,
     InvalidRequest,
     NoQuorum,
+    NotDelivered,
     NotLeader,
     Overloaded,
     PayloadTooLarge,
@@ -38,7 +39,7 @@ from coterie.actors.management.health import NOT_SERVING, SERVING, HealthBoard
 from coterie.actors.management.node_api import Batch, NodePorts
 from coterie.actors.management.replication_api import refusing_replication
 from coterie.actors.management.server import grpc_services
-from coterie.actors.messages import Join, Joined, Leave, Left, Published, Read, Status, Write
+from coterie.actors.messages import Join, Joined, Leave, Left, Publish, Published, Read, Status, Write
 from coterie.actors.snapshot_messages import Snapshot, StateEnd, StateReach, WholeState
 from coterie.proto.generated import cluster_pb2
 from coterie.transport.errors import BindError
@@ -191,6 +192,14 @@ def test_an_error_of_any_length_comes_as_the_error_that_it_is(world: World) -> N
         for call in (("write", "op", b""), ("read", "op", b""), ("publish", "t", b""), ("status",)):
             with pytest.raises(HandlerFailed, match=text[:400]):
                 world.ask(*call)
+
+
+def test_a_publish_that_many_have_not_had_yet_names_some_of_them(world: World) -> None:
+    names = tuple(f"{n:03}" + "x" * 120 for n in range(100))
+    world.cluster.answers[Publish] = NotDelivered("late", "t", 7, 7, 9, names)
+    with pytest.raises(NotDelivered) as raised:
+        world.ask("publish", "t", b"")
+    assert (raised.value.last_seq, raised.value.missing) == (7, names[:16])
 
 
 def test_an_answer_that_is_too_large_does_not_look_like_a_write_that_was_not_carried_out(world: World) -> None:
