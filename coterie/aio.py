@@ -171,7 +171,7 @@ class AsyncCluster:
         """Publish one record to every node's handler. -> Published, with its `seq` in the topic. See `Publish`.
 
         Raises NoQuorum, Overloaded, PayloadTooLarge and InvalidRequest when it was certainly not published, Indeterminate when nobody knows: then only a retry
-        with the same `message_id` is safe.
+        with the same `message_id` is safe. With acks="all", NotDelivered when it is published and somebody lacks it.
         """
         answer: Published = await self._ask(Publish(topic, data, acks, message_id, headers, timeout))
         return answer
