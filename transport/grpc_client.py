@@ -43,7 +43,7 @@ OPTIONS: Final = (
     ("grpc.min_reconnect_backoff_ms", RECONNECT_MOST),
     ("grpc.max_reconnect_backoff_ms", RECONNECT_MOST),
     ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 2_000),  # also after how long without acknowledgement by the peer's kernel a connection is given up
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_retries", 0),

@@ -11,9 +11,13 @@ the peer's thread, so that a session is seen in one order: connected, answers, d
 A peer may be known by two addresses, where it was and where it is said to be now (`also_at`): they are dialled in turn, and the one that served is dialled again
 first. Who answers is checked by the id in the answers, where there is one: another server than `peer` is hung up on, and the other address comes next.
 
+A link that was cut: the kernel tries again after a time that doubles with each try, so that after some seconds without a way the next try may be
+seconds off when there is one again. Therefore a connection is given up when the peer's *kernel* has acknowledged nothing for `UNACKNOWLEDGED`
+seconds: it does so for a process that is slow or stands still, too, and that one keeps its connection until `ANSWER_TIMEOUT`.
+
 Re-dialling: at once after a connection that had served for a while (a restarted process often listens again already), then with a back-off
-from 50 ms to 1 s that only an answer resets; a listener that accepts and hangs up, or talks nonsense, is therefore met with patience. Who hears by another way that
-the peer is there again says so (`seen`): a pause under way ends then, once, and the next is as long as it would have been.
+from 50 ms to 1 s, from dial to dial, that only an answer resets; a listener that accepts and hangs up, or talks nonsense, is therefore met with patience.
+Who hears by another way that the peer is there again says so (`seen`): a pause under way ends then, once, and the next is as long as it would have been.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ from coterie.transport.tls_stream import TlsReader, TlsSession, dial_tls
 __all__ = ["RaftPeer", "identify"]
 
 ANSWER_TIMEOUT: Final = 5.0
+UNACKNOWLEDGED: Final = 1.5  # seconds
 DIAL_TIMEOUT: Final = 1.0
 BACK_OFF_FIRST: Final = 0.05
 BACK_OFF_MOST: Final = 1.0
@@ -158,6 +163,7 @@ class RaftPeer:
         while not self._closing.is_set():
             if self.address not in self._addresses:
                 self.address = self._addresses[0]
+            began = time.monotonic()
             session = self._dial()
             if session is not None:
                 since = time.monotonic()
@@ -169,7 +175,8 @@ class RaftPeer:
                         continue
             if session is None or not session.calling.answered or self._another:
                 self._next_address()
-            self._awake.wait(pause * random.uniform(0.75, 1.25))
+            waited = time.monotonic() - began if session is None else 0.0
+            self._awake.wait(max(first, pause * random.uniform(0.75, 1.25) - waited))
             self._awake.clear()
             pause = min(pause * 2, most)
 
@@ -189,6 +196,7 @@ class RaftPeer:
             sock = dial(self.address, self._dial_timeout, self._note_dialling)
             session = self._secured(sock)
             set_receive_timeout(sock, self._timeout / 5)
+            give_up_after(sock, UNACKNOWLEDGED)
         except OSError as error:
             self._counts.add("dials failed")
             if isinstance(error, TlsError):
@@ -267,6 +275,12 @@ class RaftPeer:
             if calling.overdue(time.monotonic()):
                 self._complain("answers overdue", self.address, f"none for {self._timeout} s; the connection is closed")
                 return
+
+
+def give_up_after(sock: socket.socket, seconds: float) -> None:
+    """The connection ends when what was sent has not been acknowledged by the peer's kernel (not: answered) for so long. Where the system has that."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
 def set_receive_timeout(sock: socket.socket, seconds: float) -> None:

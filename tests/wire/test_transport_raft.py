@@ -26,6 +26,7 @@ from coterie.proto.raft_messages import (
     VoteRequest,
     VoteResponse,
 )
+from coterie.transport import raft_client
 from coterie.transport.errors import BindError, DialError
 from coterie.transport.raft_client import RaftPeer, identify
 from coterie.transport.raft_server import RaftServer, reply_all
@@ -427,6 +428,21 @@ def test_dialling_backs_off(call):
         started = time.monotonic()
         eventually(lambda: caller.peer.counters()["dials"] == 4, "the third pause has passed")
         assert time.monotonic() - started > 0.1
+
+
+def test_a_dial_that_took_as_long_as_a_pause_is_followed_by_none(call, monkeypatch):
+    began, ended = [], []
+
+    def no_way(address, timeout, dialling):
+        began.append(time.monotonic())
+        time.sleep(0.3)  # as long as a dial into a link that is cut takes
+        ended.append(time.monotonic())
+        raise DialError("no way")
+
+    monkeypatch.setattr(raft_client, "dial", no_way)
+    caller = call(1, back_off=(0.001, 0.25))
+    eventually(lambda: caller.peer.counters().get("dials failed", 0) >= 12, "its pauses have grown")
+    assert min(start - end for end, start in zip(ended[8:], began[9:], strict=False)) < 0.1
 
 
 def test_a_peer_that_is_said_to_be_back_is_dialled_in_the_midst_of_a_pause(serve, call):
