@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from coterie.actors.durations import seconds
+from coterie.actors.durations import LONGEST, seconds
 from coterie.actors.errors import ConfigError
 from coterie.actors.handler import METHODS, HandlerActor
 from coterie.proto.record_batch import MAX_NAME
@@ -25,6 +25,8 @@ def _duration(value: object, field: attrs.Attribute[Any]) -> float:
         raise ConfigError(field.name, value, str(error)) from None
     if number == 0:
         raise ConfigError(field.name, value, "give a duration above zero")
+    if number > LONGEST:
+        raise ConfigError(field.name, value, "give at most 30 years")
     return number
 
 

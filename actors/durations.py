@@ -7,6 +7,8 @@ import re
 from datetime import timedelta
 from typing import Final
 
+LONGEST: Final = 1e9  # seconds (31 years): a timer that is asked for more raises, and takes its actor along
+
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 

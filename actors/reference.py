@@ -10,12 +10,12 @@ therefore waits a little longer than the deadline, and only then gives up by its
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pykka
 
 from coterie.actors.base import Ref
+from coterie.actors.durations import LONGEST
 from coterie.actors.errors import DeadlineExceeded
 from coterie.actors.messages import Apply, Publish, PublishMany, Read
 from coterie.actors.traced import TracedPublisher, ask_traced
@@ -58,7 +58,7 @@ class ClusterRef(Ref):
             return future
         if timeout is None:
             limit = getattr(message, "timeout", None)  # one that is none is refused at once
-            timeout = (limit if isinstance(limit, (int, float)) and 0 < limit < math.inf else self.patience) + GRACE
+            timeout = (limit if isinstance(limit, (int, float)) and 0 < limit <= LONGEST else self.patience) + GRACE
         try:
             return future.get(timeout=timeout)
         except DeadlineExceeded:

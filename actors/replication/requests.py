@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
+from coterie.actors.durations import LONGEST
 from coterie.actors.errors import InvalidRequest, PayloadTooLarge
 from coterie.actors.messages import Acks, Apply, Publish
 from coterie.actors.replication.packing import record_size
@@ -60,10 +60,10 @@ def check_records(topic: str, data: Any, limit: int, most_bytes: int) -> tuple[l
 
 
 def check_timeout(timeout: Any, default: float) -> float:
-    """Seconds above zero."""
+    """Seconds above zero, and what a timer can be set to."""
     if timeout is None:
         return default
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= LONGEST:
         raise InvalidRequest(f"timeout={timeout!r:.80}: give seconds above zero, or None for the default of {default} s")
     return float(timeout)
 

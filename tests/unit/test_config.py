@@ -110,6 +110,9 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 
 
 BAD: list[tuple[str, Any]] = [
+    ("request_timeout", 1e300),
+    ("repl_retry", "9999999999h"),
+    ("remove_dead_after", 1e10),
     ("node_id", ""),
     ("node_id", 7),
     ("node_id", "a\tb"),
