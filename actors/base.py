@@ -42,20 +42,24 @@ _FOREIGN: Final = (pykka_messages.ProxyCall, pykka_messages.ProxyGetAttr, pykka_
 
 
 class _Process:
-    """Which process the actors were started in."""
+    """Which process this is: the number of forks between the one that imported this and it."""
 
-    forked = False
-
-
-def _mark_forked() -> None:
-    _Process.forked = True
+    forks = 0
 
 
-os.register_at_fork(after_in_child=_mark_forked)
+def _count_fork() -> None:
+    _Process.forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 
 class Ref(pykka.ActorRef[Any]):
     """A `pykka.ActorRef` whose `tell` and `ask` are cheap, and which never leaves an asker without an answer."""
+
+    def __init__(self, actor: pykka.Actor) -> None:
+        super().__init__(actor)
+        self._forks = _Process.forks  # when its actor was made, and so its thread
 
     def tell(self, message: Any) -> None:
         self._put(message, None)
@@ -78,7 +82,7 @@ class Ref(pykka.ActorRef[Any]):
         return True
 
     def _put(self, message: Any, future: LightFuture | None) -> None:
-        if _Process.forked:
+        if self._forks != _Process.forks:
             raise RuntimeError(
                 f"{self} was started before this process forked; start the cluster after the fork (in the worker, not in the parent)"
             )

@@ -11,6 +11,7 @@ taken away under a lock, so every waiter is called exactly once.
 from __future__ import annotations
 
 import _thread
+import os
 import queue
 import sys
 import threading
@@ -23,6 +24,14 @@ from coterie.transport.logs import Log
 
 LOG = Log("coterie.future")
 _waiting = threading.Lock()  # guards the waiter lists of all futures; held for a few instructions
+
+
+def _after_fork() -> None:
+    global _waiting  # noqa: PLW0603 - a thread of the parent may have held it, and is not there to let it go
+    _waiting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class LightFuture(pykka.Future[Any]):

@@ -20,7 +20,7 @@ from coterie.actors.assembly import Rooms
 from coterie.actors.caretaker import Caretaker, Rules, Step
 from coterie.actors.errors import AlreadyMember, StorageError
 from coterie.actors.founding import Decision, Founding
-from coterie.actors.identities import Identities
+from coterie.actors.identities import Identities, strangers
 from coterie.actors.quorum_file import QuorumFile
 from coterie.actors.room_messages import Bootstrap, ChangeQuorum, GetRaftView, PeersElsewhere, RaftView
 from coterie.actors.topology import (
@@ -103,6 +103,7 @@ class QuorumDesk:
         self._note("identities", "; ".join(self._identities.warnings(raft.servers, members)))
         self._learn_cluster()
         is_in = any(server.id == self._picture.me for server in raft.servers)
+        self._note("strangers", "; ".join(strangers(self._file.now.cluster if is_in else "", raft.servers, members)))
         if is_in:
             self._taken_out = False
         elif self._was_in and raft.configuration_is_news:

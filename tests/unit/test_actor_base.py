@@ -243,6 +243,23 @@ def test_a_reference_used_after_a_fork_says_so(probe):
     assert b"fork" in said
 
 
+def test_an_actor_that_is_started_after_a_fork_works_there():
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, repr(Probe.start().ask("x", timeout=10)).encode())
+        except BaseException as error:  # noqa: BLE001 - said to the parent
+            os.write(writer, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    said = os.read(reader, 1000)
+    os.close(reader)
+    assert said == repr(("echo", "x")).encode()
+
+
 def test_pykka_proxies_still_work(probe):
     assert probe.proxy().starts.get(timeout=5) == 1
 

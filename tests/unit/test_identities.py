@@ -9,10 +9,10 @@ import pytest
 
 from coterie.actors import quorum_file
 from coterie.actors.errors import StorageError
-from coterie.actors.identities import Identities
+from coterie.actors.identities import Identities, strangers
 from coterie.actors.quorum_file import QuorumFile, Remembered
 from coterie.actors.room_messages import Member, PeerView
-from coterie.actors.topology import META_DIRECTORY, META_RAFT
+from coterie.actors.topology import META_CLUSTER, META_DIRECTORY, META_RAFT, NO_CLUSTER, SOME_CLUSTER
 
 SERVERS = [PeerView(name, f"{name}:9520", "voter") for name in ("n1", "n2", "n3")]
 
@@ -61,6 +61,41 @@ def test_who_left_and_joined_again_may_be_another_one() -> None:
     back.look(SERVERS, [member("n2", "dX")])
     assert back.known["n2"] == "dX", "whoever joined it at this address vouches for it"
     assert not back.look([], []), "a node in no quorum yet keeps what it knows"
+
+
+def test_an_emptied_server_at_its_old_address_is_warned_of_until_it_has_left_or_is_the_old_one_again() -> None:
+    known = Identities("n1", {"n2": "d2", "n3": "d3"})
+    emptied = [member("n2", "dX"), member("n3", "d3")]
+    assert known.look(SERVERS, emptied)
+    (warning,) = known.warnings(SERVERS, emptied)
+    assert warning.startswith("n2 has another data directory than before")
+    assert "let n2 leave and join again" in warning
+    known.look(SERVERS, [member("n2", "dY")])
+    assert known.warnings(SERVERS, []) == [warning], "emptied once more, and down"
+    known.look(SERVERS, [member("n2", "d2")])
+    assert known.warnings(SERVERS, []) == []
+    known.look(SERVERS, emptied)
+    known.look([SERVERS[0], SERVERS[2]], emptied)
+    known.look(SERVERS, emptied)
+    assert known.warnings(SERVERS, emptied) == [], "it left, and joined as it is"
+
+
+def test_members_of_another_cluster_are_named() -> None:
+    def of(name: str, cluster: str, state: str = "alive") -> Member:
+        return Member(name, f"{name}:7946", {META_CLUSTER: cluster}, state)
+
+    members = [
+        of("n2", "c2"),
+        of("m1", "c1"),
+        of("m2", "c2"),
+        of("m3", NO_CLUSTER),
+        of("m4", SOME_CLUSTER),
+        of("m5", "c2", "failed"),
+        of("m6", ""),
+    ]
+    (warning,) = strangers("c1", SERVERS, members)
+    assert warning.startswith("m2 at m2:7946 is of another cluster (c2, this one is c1)")
+    assert strangers("", SERVERS, members) == [], "a node that does not know its own"
 
 
 @pytest.mark.parametrize(
