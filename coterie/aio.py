@@ -57,6 +57,24 @@ async def resolved(future: LightFuture) -> Any:
     return future.get(timeout=0)
 
 
+def _in_a_thread(name: str, work: Callable[[], object]) -> None:
+    """Not in the loop's own pool, which may be full of the application's work."""
+    threading.Thread(target=work, name=name, daemon=True).start()
+
+
+def _resolve(future: LightFuture, work: Callable[[], object]) -> None:
+    try:
+        future.set(work())
+    except BaseException as error:  # noqa: BLE001 - whoever awaits it gets it
+        future.fail(error)
+
+
+def _stop_once_started(starting: LightFuture) -> None:
+    """Nobody else holds the reference. One that did not start has closed what it had opened."""
+    with contextlib.suppress(Exception):
+        starting.get().stop()
+
+
 class AsyncEvents(AsyncIterator[Event]):
     """Events as an async iterator: `async for event in cluster.events()`. It begins with the first event asked for, or with `await cluster.events()`.
     Call `close()` when done, or use it in `async with`. No thread waits for it. For one task of one loop."""
@@ -130,8 +148,16 @@ class AsyncCluster:
         return self._ref
 
     async def start(self) -> AsyncCluster:
-        """Start the node; `async with` does it too. Raises ConfigError, StorageError, BindFailed."""
-        self._ref = await asyncio.get_running_loop().run_in_executor(None, ClusterSupervisor.start, self.config)
+        """Start the node; `async with` does it too. Who cancels it has no node: one that comes up is stopped. Raises ConfigError, StorageError, BindFailed."""
+        if self._ref is not None and self._ref.is_alive():
+            raise RuntimeError("the cluster is started already: one AsyncCluster is one node")
+        starting = LightFuture()
+        _in_a_thread(f"{self.config.node_id}/start", lambda: _resolve(starting, lambda: ClusterSupervisor.start(self.config)))
+        try:
+            self._ref = await resolved(starting)
+        except asyncio.CancelledError:
+            _in_a_thread(f"{self.config.node_id}/start-cancelled", lambda: _stop_once_started(starting))
+            raise
         if self._handler is not None:
             try:
                 await self.register(self._handler)

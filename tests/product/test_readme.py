@@ -34,6 +34,7 @@ from coterie import (
     Status,
     Subscribe,
     Write,
+    aio,
 )
 from tests.product.wait import wait_for
 
@@ -374,6 +375,42 @@ def test_events_of_an_async_cluster() -> None:
             events.close()
             await asyncio.wait_for(reader, WAIT)
             assert events.missed == 0
+
+    asyncio.run(main())
+
+
+def test_a_start_that_is_cancelled_leaves_no_node_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go_on, nodes = threading.Event(), threading.Event(), []
+
+    class Slow:
+        @staticmethod
+        def start(chosen: Config) -> Any:
+            began.set()
+            assert go_on.wait(WAIT)
+            nodes.append(ClusterSupervisor.start(chosen))
+            return nodes[0]
+
+    monkeypatch.setattr(aio, "ClusterSupervisor", Slow)
+
+    async def main() -> None:
+        starting = asyncio.create_task(AsyncCluster(config()).start())
+        assert await asyncio.to_thread(began.wait, WAIT)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+
+    asyncio.run(main())
+    go_on.set()
+    wait_for(lambda: bool(nodes) and not nodes[0].is_alive(), WAIT, "the node that nobody has is stopped")
+
+
+def test_what_is_started_is_not_started_twice() -> None:
+    async def main() -> None:
+        async with AsyncCluster(config()) as cluster:
+            with pytest.raises(RuntimeError, match="started already"):
+                await cluster.start()
+        async with cluster:
+            assert (await cluster.publish("t", b"1")).seq == 1
 
     asyncio.run(main())
 
