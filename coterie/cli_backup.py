@@ -1,4 +1,4 @@
-"""`clusterctl backup`, `clusterctl restore`, and `clusterctl check` of a backup.
+"""`clusterctl backup` and `clusterctl restore`.
 
 A backup is written beside its place under another name, synced, read again as a whole, and only then gets its name: whoever sees the file sees a backup that is
 whole. A file that is there already stays, unless `--force` says otherwise.
@@ -18,14 +18,12 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from coterie import cli_http
 from coterie.cli_ask import as_table, say
+from coterie.cli_backup_view import backup_document, servers_document, view_backup
 from coterie.cli_check import check_directory, progress
 from coterie.cli_errors import REFUSED, CommandError, NoAnswer
 from coterie.cli_target import Target, shown
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from coterie.actors.backups import Verified
     from coterie.proto.raft_messages import Configuration
 
 Document = dict[str, Any]
@@ -146,86 +144,6 @@ def _download(target: Target, addr: tuple[str, int], out: IO[bytes]) -> None:
         raise NoAnswer(f"{shown(addr)}: the connection was lost: {error or type(error).__name__}", sent=True) from None
     finally:
         connection.close()
-
-
-# -- check ------------------------------------------------------------------------------------------------------------------------
-
-
-def check_backup(file: Path) -> Document:
-    """What stands in the file, and what is wrong with it. Raises CommandError when it cannot be read."""
-    from coterie.actors.backups import verify
-    from coterie.proto.errors import WireError
-
-    try:
-        with file.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            return {"sound": True, **backup_document(file, size, verify(stream)), "findings": []}
-    except WireError as error:
-        finding = {
-            "where": "backup",
-            "kind": "file",
-            "what": str(error),
-            "remedy": "take another one, or restore an older one",
-            "damage": True,
-        }
-        return {"sound": False, "path": str(file), "findings": [finding]}
-    except OSError as error:
-        raise CommandError(f"{file}: {error.strerror}; give a file that can be read") from None
-
-
-def backup_document(file: Path, size: int, verified: Verified) -> Document:
-    header = verified.header
-    return {
-        "path": str(file),
-        "bytes": size,
-        "node": header.node_id,
-        "created": header.created,
-        "version": header.version,
-        "online": header.online,
-        "index": header.last[0],
-        "term": header.last[1],
-        "applied": header.applied[0],
-        "entries": verified.entries,
-        "records": verified.records,
-        "message_ids": len(verified.content.ids),
-        "topics": {
-            name: {"next_seq": next_seq, "first_seq": first_seq, "cursor": header.cursors.get(name, 0)}
-            for name, (next_seq, first_seq) in verified.content.topics.items()
-        },
-        "configuration": {"index": header.configuration_index, "servers": servers_document(header.configuration)},
-    }
-
-
-def servers_document(configuration: Configuration) -> list[Document]:
-    """In the form of a peers file."""
-    from coterie.proto.raft_messages import VOTER
-
-    return [{"id": s.id, "address": s.address, "non_voter": s.suffrage != VOTER} for s in configuration.servers]
-
-
-def view_backup(document: Document) -> RenderableType:
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    sound = document["sound"]
-    heading = Text.assemble(("sound" if sound else "damaged", "green" if sound else "bold red"), f"  {document['path']}")
-    if not sound:
-        finding = document["findings"][0]
-        return Group(
-            heading, Text.assemble(("damage", "red"), f"  {finding['what']}"), Text.assemble(("remedy", "bold"), f"  {finding['remedy']}")
-        )
-    kind = "running" if document["online"] else "stopped"
-    servers = ", ".join(s["id"] + (" (learner)" if s["non_voter"] else "") for s in document["configuration"]["servers"])
-    seen = Table.grid(padding=(0, 2))
-    for name, value in (
-        ("backup", f"of {document['node']} ({kind}), {document['created']}, {document['bytes']} bytes"),
-        ("log", f"up to entry {document['index']} of term {document['term']}, {document['entries']} of them beyond the snapshot"),
-        ("holds", f"{len(document['topics'])} topics, {document['records']} records, {document['message_ids']} message ids"),
-        ("quorum", f"{servers or 'none'} (entry {document['configuration']['index']})"),
-    ):
-        seen.add_row(Text(name, "dim"), Text(value))
-    return Group(heading, seen)
 
 
 # -- restore ----------------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ READER: Final = [sys.executable, "-m", "coterie.check_reader"]
 def run(path: str, buffer_dir: str | None, output: str | None) -> int:
     """The command; its exit code: 0 sound, 1 damaged. path: a data directory, or the file of a backup. Raises CommandError (2) when it cannot be checked."""
     if Path(path).is_file():
-        from coterie.cli_backup import check_backup, view_backup
+        from coterie.cli_backup_view import check_backup, view_backup
 
         document, shown = check_backup(Path(path)), view_backup
     else:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coterie.cli_ask import as_table, say
-from coterie.cli_backup import read_peers, refusing, servers_document
+from coterie.cli_backup import read_peers, refusing
+from coterie.cli_backup_view import servers_document
 from coterie.cli_check import check_directory, progress
 from coterie.cli_errors import REFUSED, CommandError
 
