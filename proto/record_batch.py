@@ -59,7 +59,9 @@ def kind_of(data: bytes) -> EntryKind:
 
 
 def encode_batch(topic: str, time: int, records: list[Record]) -> Batch:
-    """Pack the records of one topic. The caller has checked them (`encode` and `decode` agree on every valid batch)."""
+    """Pack the records of one topic. The caller has checked them (`encode` and `decode` agree on every valid batch). What no clock should say is brought within the
+    bounds here: this batch is numbered without being decoded where it is made, and nobody else may refuse it."""
+    time = min(max(time, 0), MAX_TIME)
     data: bytes = msgpack.packb([topic, time, records], use_bin_type=True)
     return Batch(topic, time, records, data, set(map(type, records)) <= _PLAIN)
 

@@ -9,6 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coterie.actors.errors import InvalidRequest
+from coterie.actors.messages import Publish
+from coterie.actors.replication.requests import check_data, check_topic, enriched
 from coterie.proto.errors import WireError
 from coterie.proto.forwarding import decode_answer, decode_forward, encode_answer, encode_forward
 from coterie.proto.record_batch import decode_batch, decode_entry, decode_patiently, encode_batch, encode_entry, kind_of
@@ -26,6 +29,24 @@ def test_an_entry_decodes_to_what_was_packed_down_to_the_bytes_of_each_batch(mad
     assert kind_of(data) == "batch"
     assert decode_entry(data) == made
     assert [decode_batch(batch.data) for batch in made] == made
+
+
+@given(st.integers(-(2**70), 2**70), st.lists(st.binary(max_size=9), min_size=1, max_size=3))
+def test_a_clock_that_is_wrong_makes_no_batch_that_others_refuse(time, made):
+    batch = encode_batch("t", time, made)
+    assert decode_batch(batch.data) == batch
+    assert batch.time == sorted((0, time, 2**63 - 1))[1]
+
+
+anything = st.text(max_size=300) | st.integers() | st.none() | st.binary(max_size=3)
+
+
+@given(anything, st.binary(max_size=9), anything, st.none() | st.dictionaries(anything, anything, max_size=70), st.integers())
+def test_what_a_publisher_is_allowed_nobody_refuses(topic, data, message_id, some, time):
+    with contextlib.suppress(InvalidRequest):
+        record, _ = enriched(Publish(topic, data, message_id=message_id, headers=some), check_data(data))
+        batch = encode_batch(check_topic(topic), time, [record])
+        assert decode_batch(batch.data) == batch
 
 
 def test_the_format_is_what_the_document_says():
