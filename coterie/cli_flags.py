@@ -48,34 +48,36 @@ TLS: Final = together(
 )
 TLS_NAMES: Final = ("tls_enable", "tls_ca", "tls_cert", "tls_key", "tls_skip_verify", "tls_server_name")
 DISCOVERY: Final = together(
-    flag("discovery", "Where seeds come from, beside --join: static, dns or file.", metavar="KIND"),
+    flag("discovery", "Where seeds come from, beside --join: static, dns or file.", show_default="static", metavar="KIND"),
     flag("dns-names", "Names to look up: _service._proto.domain (SRV), a name (with --dns-port), host:port.", metavar="NAMES"),
-    flag("dns-port", "Gossip port of names that are looked up for addresses.", type=int, metavar="PORT"),
+    flag("dns-port", "Gossip port of names that are looked up for addresses.", show_default="7946", type=int, metavar="PORT"),
     flag("dns-servers", "DNS servers to ask, by IP address; none: those of the machine.", metavar="ADDRESSES"),
-    flag("disc-refresh", "Pause between looks for seeds: 1500ms, 5s, 1m.", metavar="DURATION"),
+    flag("disc-refresh", "Pause between looks for seeds: 1500ms, 5s, 1m.", show_default="5s", metavar="DURATION"),
     flag("file-path", "File with seeds, or a pattern of files: one a line or with commas, # comments.", metavar="PATH"),
     flag("file-env", "Environment variable with seeds, which wins over the file when it is set.", metavar="NAME"),
 )
 NODE: Final = together(
-    flag("raft-addr", "Raft bind address.", metavar="HOST:PORT"),
-    flag("mem-bind", "Gossip bind address.", metavar="HOST:PORT"),
-    flag("mem-adv", "Gossip address that others are told.", metavar="HOST:PORT"),
+    flag("raft-addr", "Address to bind for Raft.", show_default=":9520", metavar="HOST:PORT"),
+    flag("mem-bind", "Address to bind for gossip, UDP and TCP.", show_default=":7946", metavar="HOST:PORT"),
+    flag("mem-adv", "Gossip address that others are told.", show_default="the one that is bound", metavar="HOST:PORT"),
     flag("join", "Gossip addresses of other nodes: host:port,host:port.", metavar="ADDRESSES"),
-    flag("mgmt-addr", "Management bind address.", metavar="HOST:PORT"),
-    flag("mgmt-proto", "Protocol on the management address.", type=click.Choice(["http", "grpc"])),
+    flag("mgmt-addr", "Address to bind for the management API.", show_default=":17946", metavar="HOST:PORT"),
+    flag("mgmt-proto", "Protocol on the management address.", show_default="http", type=click.Choice(["http", "grpc"])),
     flag(
         "gossip-key", "Keys of the gossip, in base64 or hex, the one that encrypts first; the variable hides them better.", metavar="KEYS"
     ),
     flag("cluster-name", "Label of the gossip, the same on every node.", metavar="NAME"),
-    flag("http-addr", "HTTP bind address, when --mgmt-proto is grpc.", metavar="HOST:PORT"),
-    flag("grpc-addr", "gRPC bind address, when --mgmt-proto is http.", metavar="HOST:PORT"),
+    flag("http-addr", "Address to bind for HTTP, when --mgmt-proto is grpc.", show_default="the next port up", metavar="HOST:PORT"),
+    flag("grpc-addr", "Address to bind for gRPC, when --mgmt-proto is http.", show_default="the next port up", metavar="HOST:PORT"),
 )
 QUORUM: Final = together(
     flag("bootstrap-expect", "Form a new cluster with so many empty nodes, once they see one another.", type=int, metavar="N"),
     switch("auto-join", "Ask for a place in the quorum; as the leader, give it to who asks."),
-    flag("max-voters", "With --auto-join: at most so many voters, an odd number.", type=int, metavar="N"),
-    flag("min-voters", "With --remove-dead-after: leave at least so many voters.", type=int, metavar="N"),
-    flag("remove-dead-after", "Take servers out of the quorum that nobody has heard for so long.", metavar="DURATION"),
+    flag("max-voters", "With --auto-join: at most so many voters, an odd number.", show_default="5", type=int, metavar="N"),
+    flag("min-voters", "With --remove-dead-after: leave at least so many voters.", show_default="3", type=int, metavar="N"),
+    flag(
+        "remove-dead-after", "Take servers out of the quorum that nobody has heard for so long.", show_default="never", metavar="DURATION"
+    ),
 )
 LOG_LEVEL: Final = flag(
     "log-level", "What goes to standard error.", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True

@@ -56,7 +56,7 @@ def _row(option: click.Option) -> str:
     else:
         value = "" if (option.metavar or "").startswith("[") else " "
         value += option.metavar or kind.name.upper()
-    default: Any = option.default
+    default: Any = option.show_default if isinstance(option.show_default, str) else option.default
     shown = (
         "required"
         if option.required

@@ -13,13 +13,16 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
+import click
 import pykka
 import pytest
 
 from coterie import cli
+from coterie.actors.config import Config
 from coterie.actors.errors import BindFailed, ConfigError, StorageError
 from coterie.actors.messages import LeaderChanged, MemberJoin, Subscribe
-from coterie.cli_run import configuration, describe, run_node
+from coterie.cli_run import FIELDS, configuration, describe, run_node
 from coterie.logs import BackgroundHandler
 from coterie.transport import logs
 
@@ -37,6 +40,21 @@ RUN_FLAGS = """
 def test_every_flag_of_the_contract_is_there() -> None:
     ran = subprocess.run([sys.executable, "-m", "coterie.cli", "run", "--help"], capture_output=True, text=True, timeout=60, check=True)
     assert [flag for flag in RUN_FLAGS if f"{flag} " not in ran.stdout] == []
+
+
+def test_the_help_names_the_defaults_of_config() -> None:
+    defaults = {field.name: field.default for field in attrs.fields(Config)}
+    said = {
+        p.name: p.show_default
+        for p in cli.commands.commands["run"].params
+        if isinstance(p, click.Option) and isinstance(p.show_default, str)
+    }
+    assert {"raft_addr", "mem_bind", "mgmt_addr", "mgmt_proto", "discovery", "dns_port", "disc_refresh"} <= said.keys()
+    for flag, shown in said.items():
+        default = defaults[FIELDS.get(flag, flag)]
+        said_of = {"": ("the one that is bound", "the next port up"), 0.0: ("never",)}
+        meant = said_of.get(default, (str(default), f"{default:g}s" if default.__class__ is float else ""))
+        assert shown in meant, (flag, default)
 
 
 def test_flags_become_the_fields_of_a_config() -> None:
