@@ -17,7 +17,8 @@ def load(setting: str, path: str, data: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(data)
     except ValueError as error:
-        raise TlsFileError(setting, path, f"holds no certificate in PEM ('-----BEGIN CERTIFICATE-----'): {error}") from None
+        broken = f": {error}" if b"-----BEGIN CERTIFICATE-----" in data else ""  # of a file without one the library's words help nobody
+        raise TlsFileError(setting, path, f"holds no certificate in PEM ('-----BEGIN CERTIFICATE-----'){broken}") from None
 
 
 def judge_ca(path: str, data: bytes, now: datetime.datetime) -> tuple[datetime.datetime, datetime.datetime]:

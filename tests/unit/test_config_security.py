@@ -81,7 +81,11 @@ def test_files_are_judged_at_the_start_by_the_names_of_their_fields(tmp_path: Pa
             Files(tmp_path / "3", authority.pem, authority.issue(begins=-2 * HOUR, ends=-HOUR)),
             r"^tls_cert='.*cert.pem': expired",
         ),
-        ("no CA", Files(tmp_path / "4", b"nothing", pair), r"^tls_ca='.*ca.pem': holds no certificate in PEM"),
+        (
+            "no CA",
+            Files(tmp_path / "4", b"nothing", pair),
+            r"^tls_ca='.*ca.pem': holds no certificate in PEM \('-----BEGIN CERTIFICATE-----'\)$",
+        ),
     ):
         fields = files.config()
         if says is None:
