@@ -33,8 +33,9 @@ def test_five_thousand_idle_slow_and_greedy_clients_on_all_ports_cost_neither_th
 @pytest.mark.long
 def test_thousands_of_calls_without_their_request_leave_grpc_answering(tmp_path: Path) -> None:
     with fort(tmp_path) as standing:
-        asked = lambda: wait_for(lambda: answers_grpc(standing), 30, "gRPC answers a new client")  # noqa: E731
-        course = standing.withstand([("half-calls", "grpc", 10)], 5.0, asked)
+        course = standing.withstand(
+            [("half-calls", "grpc", 10)], 5.0, lambda: wait_for(lambda: answers_grpc(standing), 30, "gRPC answers a new client")
+        )
         print(f"\n{course}")
         assert course.did["half-calls grpc"]["calls"] > 0
 
