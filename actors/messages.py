@@ -326,6 +326,7 @@ class ClusterStatus:
     handler that fails, a member that nobody hears) stands in `warnings`. seeds: those of the node that was asked, also when the leader's view is given, and what
     became of the last attempt at each. failing: the records on which handlers fail, of `answered_by` and of the node that was
     asked; dead_letters: by the topic of their records, how many letters have come by since `answered_by` started.
+    topics: the first 10,000 by name; topics_left_out: how many there are beyond them.
     """
 
     healthy: bool
@@ -340,6 +341,7 @@ class ClusterStatus:
     applied_index: int = 0
     last_index: int = 0
     topics: tuple[TopicStatus, ...] = ()
+    topics_left_out: int = 0
     dropped: dict[str, int] = attrs.field(factory=dict)
     seeds: dict[str, str] = attrs.field(factory=dict)
     roster: tuple[RosterMember, ...] = ()

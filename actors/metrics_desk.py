@@ -82,7 +82,7 @@ class MetricsDesk:
             metrics.certificate(which, end)
         self._show(rooms.raft.ask(GetRaftView(), block=False), self.refreshed)
         self._show(rooms.membership.ask(GetMembership(), block=False), metrics.membership)
-        self._show(rooms.publisher.ask(GetReplicationView(), block=False), metrics.replication)
+        self._show(rooms.publisher.ask(GetReplicationView(most=0), block=False), metrics.replication)
         self._show(rooms.events.ask("missed", block=False), metrics.events_missed)
 
     def _show(self, asked: LightFuture, show: Callable[[Any], None]) -> None:

@@ -40,7 +40,7 @@ class OperatorDesk:
     def report(self, reply: LightFuture) -> None:
         """`reply` gets a RaftReport."""
         rooms = self._rooms
-        asks = [rooms.raft.ask(GetRaftReport(), block=False), rooms.publisher.ask(GetReplicationView(), block=False)]
+        asks = [rooms.raft.ask(GetRaftReport(), block=False), rooms.publisher.ask(GetReplicationView(most=0), block=False)]
 
         def all_there() -> None:
             failed = next((asked.error for asked in asks if asked.error is not None), None)

@@ -283,11 +283,14 @@ class ReplicationView:
     roster: tuple[RosterMember, ...] = ()
     failing: tuple[Failing, ...] = ()
     dead_letters: dict[str, int] = attrs.field(factory=dict)
+    left_out: int = 0  # topics beyond those that were asked for
 
 
 @attrs.define(frozen=True)
 class GetReplicationView:
-    pass
+    """Ask the publisher. most: how many topics at most, by name; None: all of them, which costs the publisher a second where there are 100,000."""
+
+    most: int | None = None
 
 
 @attrs.define(frozen=True)

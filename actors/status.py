@@ -98,6 +98,7 @@ def combine(
         applied_index=replication.applied_index,
         last_index=raft.last_index,
         topics=replication.topics,
+        topics_left_out=replication.left_out,
         dropped=_dropped(
             raft=raft.counters,
             gossip=membership.counters,

@@ -29,6 +29,7 @@ from coterie.actors.tracing import TRACING
 from coterie.transport import logs
 
 STATUS_PATIENCE = 2.0  # seconds a follower waits for its leader's view
+MOST_TOPICS = 10_000  # in a status; more would hold up the publisher, and make a document that nobody reads
 ROOM_PATIENCE = 1.0  # seconds for this node's own rooms
 
 
@@ -95,7 +96,7 @@ class StatusDesk:
     def _with_own(self, status: ClusterStatus, reply: LightFuture) -> None:
         """The leader's view and, beside it, what the leader cannot know of this node, which was asked: how it finds others, what is wrong with its certificates,
         and what its handler fails on."""
-        asked = self._rooms.publisher.ask(GetReplicationView(), block=False)
+        asked = self._rooms.publisher.ask(GetReplicationView(most=0), block=False)
 
         def complete() -> None:
             own, membership = asked.get(timeout=0) if asked.error is None else ReplicationView(), self._picture.membership
@@ -110,7 +111,7 @@ class StatusDesk:
         asks = [
             rooms.raft.ask(GetRaftView(), block=False),
             rooms.membership.ask(GetMembership(), block=False),
-            rooms.publisher.ask(GetReplicationView(), block=False),
+            rooms.publisher.ask(GetReplicationView(MOST_TOPICS), block=False),
             rooms.events.ask("missed", block=False),
         ]
 

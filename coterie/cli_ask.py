@@ -78,7 +78,12 @@ def topics_document(status: Document) -> Document:
         }
         for topic in status.get("Topics") or ()
     ]
-    return {"LeaderID": status.get("LeaderID"), "AnsweredBy": status.get("AnsweredBy"), "Topics": topics}
+    return {
+        "LeaderID": status.get("LeaderID"),
+        "AnsweredBy": status.get("AnsweredBy"),
+        "Topics": topics,
+        "TopicsLeftOut": status.get("TopicsLeftOut", 0),
+    }
 
 
 def probe(target: Target, what: str) -> None:

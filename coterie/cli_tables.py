@@ -58,7 +58,8 @@ def topics_view(document: Document) -> RenderableType:
             Text("\n".join(f"{node} {seq}" for node, seq in acked.items())),
             Text("\n").join(Text(f"{node} {behind}", "yellow" if behind else "") for node, behind in lag.items()),
         )
-    return table
+    more = document.get("TopicsLeftOut")
+    return Group(table, Text(f"and {more} more topics", "dim")) if more else table
 
 
 def _heading(document: Document) -> Text:

@@ -271,6 +271,7 @@ def status_document(status: ClusterStatus) -> Document:
             {"Topic": t.topic, "Seq": t.seq, "Delivered": t.delivered, "RetainedFrom": t.retained_from, "Acked": t.acked}
             for t in status.topics
         ],
+        "TopicsLeftOut": status.topics_left_out,
         "Dropped": status.dropped,
         "Seeds": status.seeds,
         "Roster": [{"ID": m.id, "Addr": m.addr, "Meta": m.meta} for m in status.roster],
@@ -347,6 +348,7 @@ def parse_status(document: Document) -> ClusterStatus:
             topics=tuple(
                 TopicStatus(t["Topic"], t["Seq"], t["Delivered"], t["RetainedFrom"], dict(t["Acked"])) for t in document.get("Topics") or ()
             ),
+            topics_left_out=int(document.get("TopicsLeftOut", 0)),
             dropped=dict(document.get("Dropped") or {}),
             seeds=dict(document.get("Seeds") or {}),
             roster=tuple(RosterMember(m["ID"], m["Addr"], m["Meta"]) for m in document.get("Roster") or ()),

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -136,7 +136,7 @@ class Delivery(Actor):
             self._commands = message
             self._acknowledge(COMMANDS_TOPIC, message.acked)
         elif kind is GetDeliveryView:
-            return self._view()
+            return self._view(message.topics)
         else:
             self.log.warning("unexpected message: a %s", type(message).__name__)
         return None
@@ -416,13 +416,15 @@ class Delivery(Actor):
         again = time.monotonic() + pause
         self._announce_at = again if announce or self._announce_at is None else min(again, self._announce_at)
 
-    def _view(self) -> DeliveryView:
+    def _view(self, wanted: Collection[str]) -> DeliveryView:
         letters = self._letters
         failing = letters.failing(self._topics)
         warnings = [*map(letters.warning, failing), *self._commands.warnings]
         if self._lost_handler and any(t.cursor <= t.last for t in self._topics.values()):
             warnings.append("the handler actor is dead: records are kept and wait for a new one to be registered")
-        delivered = {t.topic: t.cursor - 1 for t in self._topics.values()} | {COMMANDS_TOPIC: self._commands.delivered}
+        delivered = {topic: self._topics[topic].cursor - 1 for topic in wanted if topic in self._topics} | {
+            COMMANDS_TOPIC: self._commands.delivered
+        }
         return DeliveryView(delivered, {**self._counters, **self._commands.counters}, tuple(warnings), failing, dict(letters.seen))
 
 

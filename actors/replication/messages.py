@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import IO, Any, NamedTuple
 
 import attrs
@@ -308,7 +308,9 @@ class OwnPublish:
 
 @attrs.define(frozen=True)
 class GetDeliveryView:
-    """-> DeliveryView."""
+    """-> DeliveryView. topics: those to say `delivered` of."""
+
+    topics: Collection[str]
 
 
 @attrs.define(frozen=True)

@@ -445,15 +445,16 @@ class Publisher(Actor):
 
     # -- the view -------------------------------------------------------------------------------------------------------------
 
-    def _view(self, _: GetReplicationView) -> Any:
+    def _view(self, message: GetReplicationView) -> Any:
         if self.reply_to is None:
             return None
-        leads, stored = self._topology.leads, self._outcomes.stored
+        leads, stored, known = self._topology.leads, self._outcomes.stored, self._outcomes.known
+        wanted = sorted(known)[: message.most] if message.most != 0 else []
         rows = [
-            TopicRow(topic, next_seq - 1, stored.get(topic, (1, 1))[0], self._window.acked(topic) if leads else {})
-            for topic, next_seq in sorted(self._outcomes.known.items())
+            TopicRow(topic, known[topic] - 1, stored.get(topic, (1, 1))[0], self._window.acked(topic) if leads else {}) for topic in wanted
         ]
-        answer_view(self.reply_to, self._delivery, rows, self._machine, self._waiting.records, self._losses.counters)
+        left_out = len(known) - len(rows)
+        answer_view(self.reply_to, self._delivery, rows, left_out, self._machine, self._waiting.records, self._losses.counters)
         return LATER
 
 

@@ -23,18 +23,19 @@ class TopicRow(NamedTuple):
 
 
 def answer_view(
-    reply: LightFuture, delivery: Any, rows: list[TopicRow], machine: StateMachine, waiting: int, counters: Mapping[str, int]
+    reply: LightFuture, delivery: Any, rows: list[TopicRow], left_out: int, machine: StateMachine, waiting: int, counters: Mapping[str, int]
 ) -> None:
-    """Resolve `reply` with a ReplicationView, when delivery (its reference) has said its part. waiting: records in the publisher's queue."""
+    """Resolve `reply` with a ReplicationView, when delivery (its reference) has said its part. left_out: topics without a row; waiting: records in the
+    publisher's queue."""
     applied, mine = machine.applied[0], dict(counters)
     roster = tuple(RosterMember(row.id, row.addr, None if row.meta is None else dict(row.meta)) for row in machine.roster.sorted())
-    asked: LightFuture = delivery.ask(GetDeliveryView(), block=False)
+    asked: LightFuture = delivery.ask(GetDeliveryView([row.topic for row in rows]), block=False)
 
     def complete() -> None:
         found = asked.get() if asked.error is None else DeliveryView({}, {}, (f"delivery does not answer: {asked.error}",))
         topics = tuple(TopicStatus(row.topic, row.seq, found.delivered.get(row.topic, 0), row.retained_from, row.acked) for row in rows)
         view = ReplicationView(
-            topics, applied, waiting, {**mine, **found.counters}, found.warnings, roster, found.failing, found.dead_letters
+            topics, applied, waiting, {**mine, **found.counters}, found.warnings, roster, found.failing, found.dead_letters, left_out
         )
         with contextlib.suppress(Exception):  # the asker may have given up and resolved its future itself
             reply.set(view)

@@ -13,7 +13,7 @@ from coterie.actors.replication.messages import AcksArrived, PeerAcks
 from coterie.actors.replication.metrics import NoMetrics
 from coterie.actors.replication.outcomes import TELL_BYTES, TELL_ENTRIES
 from coterie.actors.replication.publisher import Limits
-from coterie.actors.room_messages import CommandsUpTo, Committed
+from coterie.actors.room_messages import CommandsUpTo, Committed, GetReplicationView
 from coterie.proto.raft_messages import COMMAND, NOOP, Entry
 from coterie.proto.record_batch import encode_batch, encode_entry
 from tests.unit.replication_support import cluster, eventually
@@ -366,3 +366,14 @@ def test_who_speaks_when_gossip_has_given_it_up_already_is_not_shown():
         assert not [node for node, _ in (*told.lags, *told.acks) if node == "n2"]
         n1.topology("n1")
         eventually(lambda: ("n2", "t") in told.lags)
+
+
+def test_a_view_has_no_more_topics_than_it_was_asked_for_and_says_how_many_there_are():
+    with cluster("n1") as (n1, _):
+        n1.handle()
+        for topic in "dbca":
+            ask(n1, topic, b"x").get(timeout=WAIT)
+        eventually(lambda: all(row.delivered == 1 for row in n1.view().topics))
+        for most, topics, left_out in ((None, "abcd", 0), (4, "abcd", 0), (3, "abc", 1), (0, "", 4)):
+            view = n1.publisher.ask(GetReplicationView(most), timeout=WAIT)
+            assert ("".join(row.topic for row in view.topics), view.left_out, view.applied_index) == (topics, left_out, 4)

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
+from coterie.actors.management.requests import parse_status, status_document
 from coterie.actors.messages import ClusterStatus, TopicStatus
 from coterie.actors.room_messages import Member, MembershipView, PeerView, RaftView, ReplicationView
 from coterie.actors.status import combine
@@ -133,3 +134,11 @@ def test_a_go_leader_is_a_warning() -> None:
     said = combine("n1", raft, MembershipView((*ALL.members, go)), ReplicationView(), MGMT).warnings
     assert any(warning.startswith("a Go node leads: go1") and "take_over_from_go" in warning for warning in said)
     assert not any("Go node" in warning for warning in combine("n1", WELL, ALL, ReplicationView(), MGMT).warnings)
+
+
+def test_how_many_topics_are_left_out_is_said_and_travels_to_followers() -> None:
+    seen = status(WELL, ALL, replication=ReplicationView((TopicStatus("a", 1, 1, 1, {}),), left_out=7))
+    assert seen.topics_left_out == 7
+    document = status_document(seen)
+    assert document["TopicsLeftOut"] == 7
+    assert parse_status(document) == seen
