@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from coterie import cli_dead_letters, cli_tables
+from coterie import cli_ask, cli_dead_letters, cli_tables
 from tools.generate_screenshots import STATUS
 
 LONG = "coterie-{}.coterie.orders.svc.cluster.local"
@@ -76,3 +76,9 @@ def test_a_dead_letter_is_a_row_or_a_few_lines_and_whole(width: int) -> None:
 def test_what_fits_no_terminal_is_folded_and_not_lost() -> None:
     text = "".join(line.strip() for line in drawn(at_long_names(), 30))
     assert "heard" in text and "cluster.local:17946" in "".join(text.split())
+
+
+def test_topics_that_a_status_leaves_out_are_counted_below_the_others() -> None:
+    document = cli_ask.topics_document(STATUS | {"TopicsLeftOut": 90_000})
+    assert render(cli_tables.topics_view(document), 120)[-1] == "and 90000 more topics"
+    assert "more topics" not in "\n".join(render(cli_tables.topics_view(cli_ask.topics_document(STATUS)), 120))
