@@ -14,6 +14,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 from coterie import AsyncCluster, Cluster, Config, HandlerActor, HandlerFailed, InvalidRequest, Publish, PublishMany
@@ -316,6 +317,36 @@ def test_a_processor_that_blocks_holds_nobody_up(traces: Traces, world: World, m
     finally:
         free.set()
     assert TRACING.ends.drain(WAIT)
+
+
+def test_a_node_stops_though_the_exporter_hangs(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    free, asked, stopped = threading.Event(), threading.Event(), threading.Event()
+    monkeypatch.setattr(traces.exporter, "export", lambda spans: (asked.set(), free.wait()))
+    world = World()
+    try:
+        world.cluster.publish("t", b"x")
+        assert asked.wait(WAIT)
+        threading.Thread(target=lambda: (world.stop(), stopped.set()), daemon=True).start()
+        assert stopped.wait(3 * WAIT)
+    finally:
+        free.set()
+
+
+def test_where_nothing_is_sampled_the_exporter_is_not_asked_and_the_record_says_so(
+    traces: Traces, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    traces.provider = TracerProvider(sampler=ALWAYS_OFF)
+    traces.provider.add_span_processor(SimpleSpanProcessor(traces.exporter))
+    monkeypatch.setattr(traces.exporter, "export", asked.append)
+    TRACING.look()
+    for n in range(3):
+        world.cluster.publish("t", b"%d" % n)
+    seen = world.delivered(3)
+    assert TRACING.ends.drain(WAIT)
+    assert (asked, TRACING.ends.dropped) == ([], 0)
+    flags = [int((headers or {})["traceparent"][-2:], 16) for _, _, headers in seen]
+    assert [flag & TraceFlags.SAMPLED for flag in flags] == [0, 0, 0]
 
 
 def test_a_processor_that_raises_is_survived(traces: Traces, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
