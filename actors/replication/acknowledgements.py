@@ -29,6 +29,7 @@ class Acknowledgements:
         self.reports = AckReports(window.acked)
         self._topology = Topology()
         self._lagging: set[str] = set()
+        self._anew: set[str] = set()  # of them, those of which all that is known is to be shown
 
     @property
     def busy(self) -> bool:
@@ -43,8 +44,8 @@ class Acknowledgements:
         self._window.set_silent(topology.silent)
         for node in self._window.set_live(topology.live):
             self._metrics.peer_gone(node)
-        if any(self._window.announced(node) for node in topology.live - before.live):
-            self._lagging.update(self._known)
+        if (topology.leads and not before.leads) or any(self._window.announced(node) for node in topology.live - before.live):
+            self._show_anew()
         self._held.set_live((topology.live - topology.foreign) | {self._node})
         self._show_subscribers()
 
@@ -56,7 +57,7 @@ class Acknowledgements:
                 self._metrics.acked(message.node_id, topic, count, message.acks.get(topic, 0))
             self._lagging.add(topic)
         if first and lives and message.announce:  # of what it has acknowledged nothing of, it says nothing
-            self._lagging.update(self._known)
+            self._show_anew()
         if self._held.records:
             self.settle(fresh)
         if self.reports.count:
@@ -81,18 +82,25 @@ class Acknowledgements:
         self.reports.expire(now)
         self._show_lag()
 
+    def _show_anew(self) -> None:
+        """All that the members have said: what came before this node leads, or before gossip knew who said it, was not shown."""
+        self._anew.update(self._known)
+        self._lagging.update(self._known)
+
     def _show_lag(self) -> None:
         """How far each living member is behind, for topics that moved since the last tick."""
         if not self._topology.leads:
             self._lagging.clear()
+            self._anew.clear()
             return
         for _ in range(min(len(self._lagging), MOST_SHOWN)):
             topic = self._lagging.pop()
-            last = self._machine.last_seq(topic)
+            last, anew = self._machine.last_seq(topic), topic in self._anew
+            self._anew.discard(topic)
             for node, seq in self._window.acked(topic).items():
                 if node in self._topology.live:
-                    if not seq:
-                        self._metrics.acked(node, topic, 0, 0)
+                    if anew or not seq:
+                        self._metrics.acked(node, topic, 0, seq)
                     self._metrics.lag(node, topic, max(0, last - seq))
 
     def _show_subscribers(self) -> None:
