@@ -23,7 +23,22 @@ import click
 
 from coterie import __version__, cli_cluster, cli_data, cli_disk
 from coterie.cli_errors import REFUSED, UNUSABLE
-from coterie.cli_flags import DISCOVERY, ID, LOG_FORMAT, LOG_LEVEL, NODE, OUTPUT, QUORUM, TLS, command, flag, given, switch, together
+from coterie.cli_flags import (
+    DISCOVERY,
+    ID,
+    LOG_FORMAT,
+    LOG_LEVEL,
+    NODE,
+    OUTPUT,
+    QUORUM,
+    TLS,
+    command,
+    flag,
+    given,
+    source,
+    switch,
+    together,
+)
 
 __all__ = ["app", "commands", "main"]
 
@@ -141,6 +156,8 @@ def _run(command: click.Command, arguments: list[str], name: str) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return UNUSABLE
+    except click.BadParameter as error:
+        return _complain(_of_parameter(error, name), UNUSABLE)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else name
         return _complain(f"{error.format_message()} See '{where} --help'.", UNUSABLE)
@@ -156,6 +173,14 @@ def _run(command: click.Command, arguments: list[str], name: str) -> int:
             raise
         return _complain(f"{type(error).__name__}: {error}", UNUSABLE)
     return code if isinstance(code, int) else 0
+
+
+def _of_parameter(error: click.BadParameter, name: str) -> str:
+    text, context, parameter = error.format_message(), error.ctx, error.param
+    if context is not None and parameter is not None and parameter.name is not None:
+        with context.scope(cleanup=False):
+            text = text.replace(":", f"{source(parameter.name)}:", 1)
+    return f"{text} See '{context.command_path if context is not None else name} --help'."
 
 
 def _nowhere() -> TextIO:

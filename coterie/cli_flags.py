@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from coterie.cli_target import Target
 
@@ -133,6 +134,14 @@ def asking(timeout: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return gathered
 
     return decorate
+
+
+def source(parameter: str) -> str:
+    """ " (from COTERIE_…)" when the value of this parameter (its name, with underscores) came from its variable, else ""."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.get_parameter_source(parameter) is not ParameterSource.ENVIRONMENT:
+        return ""
+    return f" (from {next(p.envvar for p in context.command.params if p.name == parameter)})"
 
 
 def given(flags: Mapping[str, Any]) -> dict[str, Any]:

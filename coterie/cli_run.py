@@ -26,7 +26,7 @@ from coterie.actors.config import Config
 from coterie.actors.errors import ConfigError, CoterieError
 from coterie.actors.messages import Event, LeaderChanged, Subscribe
 from coterie.cli_errors import REFUSED, CommandError
-from coterie.cli_flags import TLS_NAMES
+from coterie.cli_flags import TLS_NAMES, source
 from coterie.cli_trace import start_tracing
 from coterie.logs import LAST_WORDS, LEVELS, STYLES, configure
 from coterie.sd_notify import ServiceManager
@@ -54,7 +54,8 @@ def configuration(given: Mapping[str, Any]) -> Config:
         return Config(**{FIELDS.get(flag, flag): value for flag, value in given.items()})
     except ConfigError as error:
         remedy = re.sub(r"\b[a-z]+(_[a-z]+)+\b", lambda word: _as_flag(word[0]) if word[0] in NAMED else word[0], error.remedy)
-        raise ConfigError(_as_flag(error.field), error.value, remedy) from None
+        flag = next((flag for flag, field in FIELDS.items() if field == error.field), error.field)
+        raise ConfigError(_as_flag(error.field) + source(flag), error.value, remedy) from None
 
 
 def _as_flag(field: str) -> str:

@@ -140,6 +140,30 @@ def test_version() -> None:
     assert CliRunner().invoke(cli.commands, ["--version"]).stdout == f"coterie {__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "variable", "value", "said"),
+    [
+        (
+            ["run", "--id", "n1"],
+            "COTERIE_MAX_VOTERS",
+            "x",
+            "Invalid value for '--max-voters' (from COTERIE_MAX_VOTERS): 'x' is not a valid integer",
+        ),
+        (["run", "--id", "n1"], "COTERIE_MGMT_ADDR", "foo", "--mgmt-addr (from COTERIE_MGMT_ADDR)='foo': "),
+        (["run", "--id", "n1", "--mgmt-addr", "foo"], "COTERIE_MGMT_ADDR", "127.0.0.1:0", "--mgmt-addr='foo': "),
+        (["status"], "COTERIE_TLS_ENABLE", "maybe", "Invalid value for '--tls-enable' (from COTERIE_TLS_ENABLE): "),
+    ],
+)
+def test_a_bad_value_from_a_variable_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], variable: str, value: str, said: str
+) -> None:
+    """Who sees a flag that they did not give would look for it in vain."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert (ended.value.code, capsys.readouterr().err.startswith(f"clusterctl: {said}")) == (2, True)
+
+
 # -- completion -------------------------------------------------------------------------------------------------------------------
 
 
