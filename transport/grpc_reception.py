@@ -24,7 +24,6 @@ from coterie.transport.crowd import Crowd, Member
 __all__ = ["GUESTS", "HALF_CALLS", "MEMBERS", "Reception", "StreamPlaces"]
 
 HALF_CALLS: Final = 32  # of each pool
-GRACE: Final = 0.05  # seconds: an honest request comes with its headers, or a round trip later
 GUESTS: Final = 256  # streams
 MEMBERS: Final = 128
 A_MEMBER: Final = 16  # of the nodes' own streams, in both directions of a quarrel about who leads, and those of a connection that is lost and not missed yet
@@ -47,18 +46,16 @@ class _Half:
 class Reception:
     """complain: as `limits.Complaints`."""
 
-    def __init__(self, complain: Complain, most: int = HALF_CALLS, grace: float = GRACE) -> None:
-        self._crowd, self._complain = Crowd(most, grace), complain
+    def __init__(self, complain: Complain, most: int = HALF_CALLS) -> None:
+        # Without a grace, so that nobody is refused: an honest request comes with its headers, long before as many others have come as have room.
+        self._crowd, self._complain = Crowd(most, grace=0.0), complain
 
     def request(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        """The one request of a call; ends the call where none comes, or too many wait."""
+        """The one request of a call; ends the call where none comes. Raises grpc.RpcError when the call ended while it waited."""
         half: Member = _Half(context)
-        entered, put_out = self._crowd.enter(half)
+        _, put_out = self._crowd.enter(half)
         if put_out is not None:
             self._complain("calls without a request put out", context.peer(), f"{self._crowd.most} wait, and another came")
-        if not entered:
-            self._complain("calls without a request refused", context.peer(), f"{self._crowd.most} wait")
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls wait for their request; try again later")
         try:
             return next(requests)
         except StopIteration:
