@@ -37,7 +37,8 @@ def test_the_records_of_a_call_stand_side_by_side_in_one_entry_and_have_one_answ
         assert ask(node, "other", (b"x",)).get(timeout=WAIT) == PublishedMany("other", 1, 1, 3)
         for notes in seen:
             eventually(lambda notes=notes: len(notes) == 5)
-            assert notes == [("t", 1, b"first"), ("t", 2, b"a"), ("t", 3, b"b"), ("t", 4, b"c"), ("other", 1, b"x")]
+            assert [note for note in notes if note[0] == "t"] == [("t", 1, b"first"), ("t", 2, b"a"), ("t", 3, b"b"), ("t", 4, b"c")]
+            assert ("other", 1, b"x") in notes, "between two topics there is no order"
 
 
 @pytest.mark.parametrize("at", ["leader", "follower"])
