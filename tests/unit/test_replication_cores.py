@@ -13,7 +13,7 @@ from coterie.actors.future import LightFuture
 from coterie.actors.messages import Publish
 from coterie.actors.replication.delivery_queue import TopicQueue
 from coterie.actors.replication.messages import NewBatch
-from coterie.actors.replication.retention import TopicRetention
+from coterie.actors.replication.retention import TIDY, TopicRetention
 from coterie.actors.replication.waiting import Waiting
 from coterie.actors.replication.window import Window
 
@@ -321,3 +321,14 @@ def test_what_was_there_before_the_start_is_trimmed_by_its_average():
     topic.trimmed(51)
     assert topic.surplus(1000, 500, 200) is None
     assert topic.surplus(20, 500, 200) == 81
+
+
+def test_a_topic_that_goes_on_for_ever_takes_a_few_bytes_for_each_batch_that_is_kept():
+    topic = TopicRetention(1, 1, 0)
+    for seq in range(1, 20_001):
+        topic.added(seq + 1, 10)
+        below = topic.surplus(3000, 20_000, seq + 1)
+        if below is not None:
+            topic.trimmed(below)
+            assert topic.first == below == max(1, seq - 1999), "the last 20,000 bytes"
+    assert len(topic._after) == len(topic._sizes) <= 2 * 2000 + TIDY
