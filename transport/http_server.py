@@ -51,6 +51,14 @@ START_TIMEOUT: Final = 10.0
 _WIRE_LOG: Final = logging.getLogger("coterie.transport.http")
 _WIRE_LOG.setLevel(logging.ERROR)
 
+
+def _no_end_at_a_stop(record: logging.LogRecord) -> bool:
+    """A request that is still at work when the server stops is cancelled, and that is no error of anybody's. Nothing else cancels one."""
+    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
+
+
+_WIRE_LOG.addFilter(_no_end_at_a_stop)
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
