@@ -42,9 +42,9 @@ from coterie.actors.raft.recovery import check_start, finish_installation
 from coterie.actors.raft.settings import Settings
 from coterie.actors.raft.sink import SetSink
 from coterie.actors.replication.buffer import ReplicationBuffer
+from coterie.actors.replication.limits import Limits
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
 from coterie.actors.replication.memory_buffer import MemoryBuffer
-from coterie.actors.replication.publisher import Limits
 from coterie.actors.replication.room import Replication
 from coterie.actors.room_messages import Emit, GetMembership, GetRaftView, LeaveGossip, MembershipEvent, MembershipView, RaftView, Topology
 from coterie.actors.state_fetch import StateFetch

@@ -73,6 +73,8 @@ class Acknowledgements:
     def moved(self, topics: Iterable[str]) -> None:
         """Records of these topics were committed."""
         self._lagging.update(topics)
+        if self._held.records:
+            self.settle(topics)
 
     def look(self, now: float) -> None:
         """At each tick."""

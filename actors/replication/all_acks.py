@@ -81,6 +81,7 @@ class AllAcks:
         self._live = frozenset({node})
         self._groups: dict[str, list[_Group]] = {}  # of each topic, the latest members last
         self._questions: dict[int, tuple[_Group, tuple[str, ...]]] = {}
+        self._unasked: dict[_Group, None] = {}  # those without a question that is out
         self._number = 0
         self.records = 0
 
@@ -100,13 +101,16 @@ class AllAcks:
         groups = self._groups.setdefault(place.topic, [])
         if not groups or groups[-1].began is not self._live:
             groups.append(_Group(place.topic, self._live))
+            self._unasked[groups[-1]] = None
         group = groups[-1]
         self._number += 1
         chunk.records = []  # they are in the log; only their number is wanted
         heapq.heappush(group.held, _Held(place.last_seq, self._number, chunk.deadline, chunk, place))
         self.records += place.count
         if place.last_seq < group.about or chunk.deadline < group.answer_by:
-            group.asked = 0  # a repetition of an earlier record, or one that waits for less long: the answer would come too late for it
+            self._ask_again(
+                group
+            )  # a repetition of an earlier record, or one that waits for less long: the answer would come too late for it
 
     def set_live(self, live: frozenset[str]) -> None:
         """The live members that acknowledge."""
@@ -116,7 +120,7 @@ class AllAcks:
         for group in self._all_groups():
             if not group.members <= live:
                 group.members &= live
-                group.asked = 0
+                self._ask_again(group)
         self._settle(self._all_groups())
 
     def look(self, acked: Acked, topics: Iterable[str] | None = None) -> None:
@@ -131,8 +135,8 @@ class AllAcks:
 
     def ask(self, send: Callable[[bytes, float], int], now: float) -> None:
         """Another node leads: ask it. send(question, now): -> the number under which the answer comes, 0 when there is no way to the leader now."""
-        for group in self._all_groups():
-            if group.asked or now < group.ask_after:
+        for group in list(self._unasked):
+            if now < group.ask_after:
                 continue
             members = tuple(sorted(group.members))[:MAX_MEMBERS]
             remaining = min(held.deadline for held in group.held) - now
@@ -142,6 +146,7 @@ class AllAcks:
             if not group.asked:
                 return
             self._questions[group.asked] = group, members
+            del self._unasked[group]
 
     def answered(self, number: int, payload: bytes | None, error: Exception | None, leader: str, now: float) -> bool:
         """An answer came over the link. -> whether it was to a question."""
@@ -150,7 +155,7 @@ class AllAcks:
             return False
         group, members = asked
         if group.asked == number:
-            group.asked = 0
+            self._ask_again(group)
         try:
             if error is not None:
                 raise error
@@ -167,7 +172,7 @@ class AllAcks:
         """What was asked over it has no answer any more."""
         self._questions.clear()
         for group in self._all_groups():
-            group.asked = 0
+            self._ask_again(group)
 
     def expire(self, now: float) -> None:
         for group in self._all_groups():
@@ -186,6 +191,12 @@ class AllAcks:
     def stop(self) -> None:
         for group in self._all_groups():
             self._give_up(group, "the node that published stopped meanwhile")
+
+    def _ask_again(self, group: _Group) -> None:
+        if group.held:
+            group.asked = group.about = 0
+            group.answer_by = 0.0
+            self._unasked[group] = None
 
     def _give_up(self, group: _Group, why: str) -> None:
         held, group.held = group.held, []
@@ -212,6 +223,7 @@ class AllAcks:
 
     def _tidy(self, group: _Group) -> None:
         if not group.held:
+            self._unasked.pop(group, None)
             groups = self._groups.get(group.topic, [])
             if group in groups:
                 groups.remove(group)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from coterie.actors.errors import CoterieError, Indeterminate
 from coterie.actors.replication import spans
 from coterie.actors.replication.packing import Chunk
 from coterie.actors.replication.spans import EntrySpans
@@ -19,6 +20,7 @@ from coterie.actors.tracing import TRACING
 from coterie.proto.record_batch import MAX_RECORDS, Batch, encode_batch, encode_entry
 
 MOST_ENTRIES: Final = 4
+FORWARD_PATIENCE: Final = 30.0  # seconds
 
 
 class Ticket(NamedTuple):
@@ -91,6 +93,17 @@ class Proposals:
                 else:
                     del self.in_flight[batch.topic]
 
+    def expire(self, now: float, fail: Callable[[list[Chunk], CoterieError], None]) -> None:
+        """Fail what has waited too long for its commit."""
+        unknown = Indeterminate(
+            "no quorum has confirmed it within the deadline: the publish is in this leader's log and may or may not take effect"
+        )
+        for proposal in list(self.under_way):
+            chunks = proposal.all_chunks()
+            fail([chunk for chunk in chunks if _overdue(chunk, now)], unknown)
+            if all(chunk.settled and _overdue(chunk, now) for chunk in chunks):
+                self.ended(proposal, unknown)  # if Raft forgot it, the others must not wait for it
+
     def _packed(self, waiting: Waiting, now: float, milliseconds: int) -> Proposal | None:
         proposal = Proposal(now)
         budget = self._most_bytes
@@ -110,3 +123,8 @@ class Proposals:
             if budget <= 0 or len(proposal.batches) == 1024:
                 break
         return proposal if proposal.batches else None
+
+
+def _overdue(chunk: Chunk, now: float) -> bool:
+    """Whether a proposed chunk has waited too long. The deadline of a forwarded one is about room in the window; its publisher watches the real one."""
+    return chunk.deadline + (FORWARD_PATIENCE if chunk.ticket is not None else 0.0) <= now

@@ -25,20 +25,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-import attrs
-
 from coterie.actors.base import LATER, Actor, Crash
 from coterie.actors.errors import CoterieError, Indeterminate, NoQuorum, NotLeader
 from coterie.actors.future import LightFuture
 from coterie.actors.handler_messages import AwaitCommands, SetHandler
 from coterie.actors.messages import Apply, Publish, PublishMany
-from coterie.actors.replication import spans
 from coterie.actors.replication.acknowledgements import Acknowledgements
 from coterie.actors.replication.all_acks import AllAcks
-from coterie.actors.replication.answers import answer, answer_early, fail
+from coterie.actors.replication.answers import answer_early, fail
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.replication.command_desk import CommandDesk
+from coterie.actors.replication.commits import Commits
 from coterie.actors.replication.forwarding import Forwarding, LeaderLink, Link, Reception
+from coterie.actors.replication.limits import Limits
 from coterie.actors.replication.losses import Losses
 from coterie.actors.replication.messages import (
     CommandsHandled,
@@ -55,7 +54,7 @@ from coterie.actors.replication.messages import (
 from coterie.actors.replication.metrics import NoMetrics, ReplicationMetrics
 from coterie.actors.replication.outcomes import Outcomes
 from coterie.actors.replication.packing import Chunk
-from coterie.actors.replication.proposals import MOST_ENTRIES, Proposal, Proposals
+from coterie.actors.replication.proposals import Proposal, Proposals
 from coterie.actors.replication.reader import Reader
 from coterie.actors.replication.reasons import why_waiting
 from coterie.actors.replication.registrar import Registrar, RosterProposal
@@ -69,26 +68,10 @@ from coterie.actors.replication.window import Window
 from coterie.actors.room_messages import Appended, CommandsUpTo, Committed, GetReplicationView, ProposalsFailed, Topology
 from coterie.actors.snapshot_messages import InstallRoster, InstallSnapshot, MakeDurable, TakeSnapshot
 from coterie.actors.traced import Traced
-from coterie.actors.tracing import TRACING, headers_of
+from coterie.actors.tracing import headers_of
 from coterie.proto.forwarding import is_question
 
 TICK: Final = 0.05  # seconds
-FORWARD_PATIENCE: Final = 30.0  # seconds
-
-
-@attrs.define(frozen=True)
-class Limits:
-    """request_timeout: of a publish that names none, seconds. window: records per topic without acknowledgement. entry_bytes: of one Raft entry; a single
-    larger record goes alone. waiting_records, waiting_bytes: the queue. entries: under way at a time. take_over_from_go: as in `Config`."""
-
-    request_timeout: float = 10.0
-    max_payload: int = 1 << 20
-    window: int = 1024
-    entry_bytes: int = 1 << 20
-    waiting_records: int = 65_536
-    waiting_bytes: int = 256 << 20
-    entries: int = MOST_ENTRIES
-    take_over_from_go: bool = True
 
 
 class Publisher(Actor):
@@ -144,6 +127,19 @@ class Publisher(Actor):
         self._reception = Reception(self._waiting)
         self._reader = Reader(self._losses.count, self.log)
         self._registrar = Registrar(raft, machine.roster, self._losses.count)
+        self._commits = Commits(
+            node,
+            machine,
+            self._proposals,
+            self._registrar,
+            self._outcomes,
+            self._acks,
+            self._losses,
+            self._metrics,
+            self._all.hold,
+            self._fail,
+            self._reader,
+        )
         self._take_overs = TakeOvers(node, raft, limits.take_over_from_go)
         self._transfer = StateTransfer(node, buffer, writer, snapshots, self.ref.send, self._installed)
         self._topology = Topology()
@@ -347,48 +343,10 @@ class Publisher(Actor):
     # -- from the log ---------------------------------------------------------------------------------------------------------
 
     def _committed(self, message: Committed) -> None:
-        machine, traced = self._machine, {}
         if self._transfer.installing:
             self._transfer.held.append(message)
-            return
-        size = 0
-        for entry, context in message.entries:
-            size += len(entry.data or b"")
-            if entry.index <= machine.applied[0]:
-                self._skipped(context)
-                continue
-            if entry.extensions is not None and TRACING.on and (span := spans.apply(self.node, entry)) is not None:
-                traced[entry.index] = span
-            if context.__class__ is not Proposal:
-                machine.apply(entry.index, entry.term, *self._reader.entry(entry))
-                if context.__class__ is RosterProposal:
-                    self._registrar.committed(context)
-            else:
-                own: Proposal = context
-                placed = machine.apply(entry.index, entry.term, own.batches)
-                self._proposals.ended(own)
-                for batch, chunks, place in zip(own.batches, own.chunks, placed, strict=True):
-                    lost = answer(chunks, batch.topic, entry.index, place, self._all.hold)
-                    if lost:
-                        self._losses.count("answers_lost", lost)
-                self._metrics.commit_seconds(time.monotonic() - own.started, sum(len(b.records) for b in own.batches))
-        outcome = self._outcomes.hand_out(message.entries[-1][0].index if message.entries else 0, len(message.entries), size, traced)
-        if outcome.roster is not None:
+        elif self._commits.apply(message):
             self._registrar.reconcile(self._topology)
-        self._acks.moved(outcome.next_seqs)
-        if self._all.records:
-            self._acks.settle(outcome.next_seqs)
-
-    def _skipped(self, context: Any) -> None:
-        """A snapshot brought the outcome of an entry that was proposed here, when this node led: it is in the log, and its place is not told any more."""
-        if context.__class__ is RosterProposal:
-            self._registrar.committed(context)
-        elif context.__class__ is Proposal:
-            error = Indeterminate(
-                "the publish took effect, but a snapshot took the place of its outcome: where it stands is not known here"
-            )
-            self._proposals.ended(context, error)
-            self._fail(context.all_chunks(), error)
 
     def _commands_up_to(self, message: CommandsUpTo) -> Any:
         if self.reply_to is not None:
@@ -424,14 +382,7 @@ class Publisher(Actor):
                 self._reception.refuse([chunk], error)
             else:
                 self._fail([chunk], error)
-        unknown = Indeterminate(
-            "no quorum has confirmed it within the deadline: the publish is in this leader's log and may or may not take effect"
-        )
-        for proposal in list(self._proposals.under_way):
-            chunks = proposal.all_chunks()
-            self._fail([chunk for chunk in chunks if _overdue(chunk, now)], unknown)
-            if all(chunk.settled and _overdue(chunk, now) for chunk in chunks):
-                self._proposals.ended(proposal, unknown)  # if Raft forgot it, the others must not wait for it
+        self._proposals.expire(now, self._fail)
         self._forwarding.expire(now)
         self._desk.expire(now)
 
@@ -465,11 +416,6 @@ def _pass_on(asked: LightFuture, reply: LightFuture | None) -> None:
         reply.fail(asked.error)
     else:
         reply.set(asked.get())
-
-
-def _overdue(chunk: Chunk, now: float) -> bool:
-    """Whether a proposed chunk has waited too long. The deadline of a forwarded one is about room in the window; its publisher watches the real one."""
-    return chunk.deadline + (FORWARD_PATIENCE if chunk.ticket is not None else 0.0) <= now
 
 
 def _typed(error: Exception) -> CoterieError:

@@ -23,9 +23,10 @@ from coterie.actors.replication.following import FollowHub, FollowLink, StreamFo
 from coterie.actors.replication.foreign import ForeignFollower, ForeignLink, Told
 from coterie.actors.replication.forwarding import LeaderLink
 from coterie.actors.replication.letter_desk import LetterDesk
+from coterie.actors.replication.limits import Limits
 from coterie.actors.replication.messages import OwnPublish, Stored
 from coterie.actors.replication.metrics import ReplicationMetrics
-from coterie.actors.replication.publisher import Limits, Publisher
+from coterie.actors.replication.publisher import Publisher
 from coterie.actors.replication.reads import Reads, There, read_from
 from coterie.actors.replication.recovery import Past, recovered
 from coterie.actors.replication.subscriber import Subscribers

@@ -10,9 +10,9 @@ from coterie.actors.base import Actor
 from coterie.actors.errors import NotLeader
 from coterie.actors.handler import HandlerActor
 from coterie.actors.handler_messages import SetHandler
+from coterie.actors.replication.limits import Limits
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.messages import AcksArrived, ForwardedBatch, SessionClosed
-from coterie.actors.replication.publisher import Limits
 from coterie.actors.replication.room import Replication
 from coterie.actors.room_messages import Appended, Applied, Committed, GetReplicationView, ProposalsFailed, Propose, TakeOver, Topology
 from coterie.proto.raft_messages import COMMAND, Entry

@@ -14,9 +14,9 @@ from coterie.actors.handler import HandlerActor, ObjectHandler
 from coterie.actors.handler_messages import SetHandler
 from coterie.actors.management.requests import OPERATIONS, letters_document, parse_letters
 from coterie.actors.messages import DeadLetter, DeadLettered, DeadLetters, Publish, Requeue
+from coterie.actors.replication.limits import Limits
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.packing import record_size
-from coterie.actors.replication.publisher import Limits
 from coterie.actors.replication.requests import MAX_HEADERS
 from coterie.actors.room_messages import Topology
 from coterie.proto.record_batch import decode_batch, encode_batch

@@ -15,9 +15,9 @@ from coterie.actors.messages import Publish, Published, PublishedMany, PublishMa
 from coterie.actors.replication import all_acks
 from coterie.actors.replication.all_acks import AckReports, AllAcks
 from coterie.actors.replication.answers import Place
+from coterie.actors.replication.limits import Limits
 from coterie.actors.replication.messages import ForwardedBatch
 from coterie.actors.replication.packing import Chunk
-from coterie.actors.replication.publisher import Limits
 from coterie.proto.errors import WireError
 from coterie.proto.forwarding import decode_acked, decode_question, encode_acked, encode_question
 from tests.unit.replication_support import actor_of, cluster, eventually

@@ -12,8 +12,8 @@ from coterie.actors.errors import Indeterminate, InvalidRequest, NoQuorum, NotLe
 from coterie.actors.messages import Publish, Published
 from coterie.actors.replication.all_acks import AllAcks
 from coterie.actors.replication.forwarding import Forwarding
+from coterie.actors.replication.limits import Limits
 from coterie.actors.replication.messages import ForwardedBatch
-from coterie.actors.replication.publisher import Limits
 from coterie.actors.replication.waiting import Waiting
 from coterie.proto.forwarding import encode_forward
 from coterie.proto.record_batch import encode_batch

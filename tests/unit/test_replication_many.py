@@ -9,7 +9,7 @@ import pytest
 
 from coterie.actors.errors import Indeterminate, InvalidRequest, NoQuorum, Overloaded, PayloadTooLarge
 from coterie.actors.messages import Publish, PublishedMany, PublishMany
-from coterie.actors.replication.publisher import Limits
+from coterie.actors.replication.limits import Limits
 from coterie.proto.record_batch import MAX_RECORDS, decode_entry
 from tests.unit.replication_support import cluster, eventually
 

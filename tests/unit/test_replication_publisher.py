@@ -9,10 +9,10 @@ import pytest
 
 from coterie.actors.errors import Indeterminate, InvalidRequest, NoQuorum, NotLeader, Overloaded, PayloadTooLarge
 from coterie.actors.messages import Publish, Published
+from coterie.actors.replication.limits import Limits
 from coterie.actors.replication.messages import AcksArrived, PeerAcks
 from coterie.actors.replication.metrics import NoMetrics
 from coterie.actors.replication.outcomes import TELL_BYTES, TELL_ENTRIES
-from coterie.actors.replication.publisher import Limits
 from coterie.actors.room_messages import CommandsUpTo, Committed, GetReplicationView, Topology
 from coterie.proto.raft_messages import COMMAND, NOOP, Entry
 from coterie.proto.record_batch import encode_batch, encode_entry

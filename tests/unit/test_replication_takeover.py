@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from coterie.actors.errors import NoQuorum
-from coterie.actors.replication.publisher import Limits
+from coterie.actors.replication.limits import Limits
 from coterie.actors.replication.takeover import EVERY, PATIENCE, TakeOvers
 from coterie.actors.room_messages import TakeOver, Topology
 from tests.unit.replication_support import cluster, eventually

@@ -9,7 +9,7 @@ import pytest
 
 from coterie.actors.errors import Indeterminate, NoQuorum, Overloaded
 from coterie.actors.messages import Publish
-from coterie.actors.replication.publisher import Limits
+from coterie.actors.replication.limits import Limits
 from tests.unit.replication_support import cluster, eventually
 
 WAIT = 10.0
