@@ -107,6 +107,8 @@ class AllAcks:
         chunk.records = []  # they are in the log; only their number is wanted
         heapq.heappush(group.held, _Held(place.last_seq, self._number, chunk.deadline, chunk, place))
         self.records += place.count
+        if group.acked:
+            self._settle([group])  # a repetition of a record that all are known to have
         if place.last_seq < group.about or chunk.deadline < group.answer_by:
             self._ask_again(
                 group

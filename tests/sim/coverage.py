@@ -78,7 +78,15 @@ CLIENTS: Final = {
         "histories linearizable",
         "operations in histories",
     ),
-    "publish": ("proposals acknowledged", "proposals abandoned", "records published again", "duplicates found"),
+    "publish": (
+        "proposals acknowledged",
+        "proposals abandoned",
+        "records published again",
+        "duplicates found",
+        "delivered by all",
+        "not delivered by all in time",
+        "questions about acknowledgements",
+    ),
 }
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from unittest import mock
 
 import pytest
 
+from coterie.actors.replication import all_acks
+from coterie.actors.replication.all_acks import AllAcks
 from coterie.actors.replication.buffer import BufferWrite
 from coterie.actors.replication.state_machine import StateMachine
+from coterie.actors.replication.window import Window
+from tests.sim.acks_world import AllAcked
 from tests.sim.kernel import InvariantViolated
 from tests.sim.publish_world import Publishing, PublishState
 from tests.sim.raft_world import run
@@ -69,5 +74,62 @@ def test_a_planted_bug_is_found(target, name, bug):
             try:
                 run(seed, 3, Publishing)
             except (InvariantViolated, AssertionError, ValueError):
+                return
+    pytest.fail(f"{bug.__name__} was not found")
+
+
+# -- acks="all" ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_told_as_delivered_by_all_was_delivered_by_all():
+    seen = Counter()
+    for seed in range(2000, 2012):
+        seen += run(seed, application=AllAcked).kernel.seen
+    for what in ("delivered by all", "not delivered by all in time", "questions about acknowledgements"):
+        assert seen[what] > 50, f"{what}: the seeds tested nothing"
+
+
+def who_is_not_heard_has_it(self, acked):
+    for member in self.members:
+        self.acked[member] = acked.get(member, 1 << 60)
+
+
+def a_quorum_is_enough(self, groups):
+    for group in groups:
+        least = sorted(group.acked.get(member, 0) for member in group.members)[(len(group.members) - 1) // 2]
+        group.acked = dict.fromkeys(group.members, least)
+    settle(self, groups)
+
+
+def another_topic_counts_too(self, topic):
+    return {node: max(acks.values(), default=0) for node, acks in self._acked.items()}
+
+
+def what_was_asked_is_forgotten(self, number, payload, error, leader, now):
+    group, members = self._questions.get(number, (None, ()))
+    answered = answer(self, number, payload, error, leader, now)
+    if group is not None and group.held and error is None:
+        group.heard(dict.fromkeys(members, group.about))
+    return answered
+
+
+settle, answer = AllAcks._settle, AllAcks.answered
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "bug"),
+    [
+        (all_acks._Group, "heard", who_is_not_heard_has_it),
+        (AllAcks, "_settle", a_quorum_is_enough),
+        (Window, "acked", another_topic_counts_too),
+        (AllAcks, "answered", what_was_asked_is_forgotten),
+    ],
+)
+def test_a_planted_bug_of_the_wait_is_found(target, name, bug):
+    with mock.patch.object(target, name, bug):
+        for seed in range(2000, 2060):
+            try:
+                run(seed, 3, AllAcked)
+            except (InvariantViolated, AssertionError):
                 return
     pytest.fail(f"{bug.__name__} was not found")

@@ -356,6 +356,20 @@ def test_each_record_is_answered_exactly_when_all_who_were_there_and_still_are_h
     assert ends.reports.count == 0
 
 
+def test_a_repetition_of_what_all_are_known_to_have_is_answered_at_once():
+    held, futures = AllAcks("n1", lambda *_: None, 100), [LightFuture(), LightFuture(), LightFuture()]
+    for future, seq, now in zip(futures, (5, 7, 4), (0.0, 0.0, 1.0), strict=True):
+        if now:
+            assert held.answered(1, encode_acked([5]), None, "n2", now)
+        chunk = Chunk("t", 0, 10.0, False)
+        chunk.whole, chunk.reply = True, future
+        held.hold(chunk, Place("t", 9, seq, 1, None))
+        held.ask(lambda data, at: 1, now)
+    assert [future.done for future in futures] == [True, False, True]
+    held.expire(20.0)
+    assert futures[1].error.missing == ("n1",)
+
+
 def test_a_leader_takes_only_so_many_questions(monkeypatch):
     monkeypatch.setattr(all_acks, "MOST_QUESTIONS", 2)
     reports, answers = AckReports(lambda topic: {}), []
