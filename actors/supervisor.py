@@ -20,16 +20,13 @@ from typing import Any
 import attrs
 import pykka
 
-from coterie.actors.assembly import Rooms
 from coterie.actors.backup_messages import TakeBackup
 from coterie.actors.base import LATER, Actor, Crash
 from coterie.actors.config import Config
-from coterie.actors.disk_watch import DiskWatch
-from coterie.actors.elections import Elections
+from coterie.actors.disk.disk_watch import DiskWatch
+from coterie.actors.disk.lmdb_env import Damaged
 from coterie.actors.errors import CoterieError, InvalidRequest, StorageError
 from coterie.actors.future import LightFuture
-from coterie.actors.lately import Lately
-from coterie.actors.lmdb_env import Damaged
 from coterie.actors.messages import (
     Condition,
     DeadLetters,
@@ -49,17 +46,20 @@ from coterie.actors.messages import (
     TransferLeadership,
     Write,
 )
-from coterie.actors.metrics_desk import MetricsDesk
-from coterie.actors.operator_desk import OperatorDesk
-from coterie.actors.quorum_desk import QuorumDesk
+from coterie.actors.node.assembly import Rooms
+from coterie.actors.node.elections import Elections
+from coterie.actors.node.lately import Lately
+from coterie.actors.node.metrics_desk import MetricsDesk
+from coterie.actors.node.operator_desk import OperatorDesk
+from coterie.actors.node.quorum_desk import QuorumDesk
+from coterie.actors.node.reference import ClusterRef
+from coterie.actors.node.requests import Requests
+from coterie.actors.node.routing import Router
+from coterie.actors.node.status_desk import StatusDesk
+from coterie.actors.node.topology import Picture
 from coterie.actors.raft.ready import ElectionStarted
 from coterie.actors.raft_report import GetRaftReport
-from coterie.actors.reference import ClusterRef
-from coterie.actors.requests import Requests
 from coterie.actors.room_messages import Emit, GetMembership, GetRaftView, MembershipEvent, MembershipView, PeerSeen, RaftView, SetMeta
-from coterie.actors.routing import Router
-from coterie.actors.status_desk import StatusDesk
-from coterie.actors.topology import Picture
 from coterie.actors.traced import Traced, TracedPublisher
 from coterie.actors.tracing import TRACING
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common, profiling
-from coterie.actors.lmdb_env import Identity
+from coterie.actors.disk.lmdb_env import Identity
 from coterie.actors.raft.actor import RaftActor
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.settings import Settings

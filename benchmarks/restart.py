@@ -22,7 +22,7 @@ from statistics import median
 from benchmarks import common, publish
 from benchmarks import node as nodes
 from benchmarks.rows import Row, judged, report, told
-from coterie.actors.data_dir import read_node
+from coterie.actors.disk.data_dir import read_node
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.proto.raft_messages import COMMAND, Entry
 from coterie.proto.record_batch import encode_batch, encode_entry

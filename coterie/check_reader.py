@@ -14,9 +14,9 @@ from typing import Any
 
 import attrs
 
+from coterie.actors.disk.findings import Finding, Progress
 from coterie.actors.errors import StorageError
-from coterie.actors.findings import Finding, Progress
-from coterie.actors.inspection import Inspection, inspect
+from coterie.actors.stores.inspection import Inspection, inspect
 from coterie.proto.raft_messages import BARRIER, COMMAND, CONFIGURATION, NOOP, VOTER
 
 KINDS = {COMMAND: "commands", NOOP: "no-ops", BARRIER: "barriers", CONFIGURATION: "configurations"}

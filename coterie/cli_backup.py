@@ -82,7 +82,7 @@ def write(file: Path, force: bool, fill: Callable[[IO[bytes]], None]) -> Documen
             out.flush()
             os.fsync(out.fileno())
             out.seek(0)
-            from coterie.actors.backups import verify
+            from coterie.actors.stores.backups import verify
 
             document = backup_document(file, os.fstat(out.fileno()).st_size, verify(out))
             _give_name(Path(out.name), file, force)
@@ -95,7 +95,7 @@ def write(file: Path, force: bool, fill: Callable[[IO[bytes]], None]) -> Documen
 
 def _give_name(made: Path, file: Path, force: bool) -> None:
     """`made` keeps its own name too, and loses it when it is closed."""
-    from coterie.actors.lmdb_env import sync_directory
+    from coterie.actors.disk.lmdb_env import sync_directory
 
     if force:
         second = made.with_suffix(".new")
@@ -109,7 +109,7 @@ def _give_name(made: Path, file: Path, force: bool) -> None:
 def _from_directory(directory: Path, buffer_dir: str | None, out: IO[bytes]) -> None:
     """The files are looked at first by a process of their own: LMDB trusts its pages, and could end this one. What else is damaged ends the backup where
     that reads it."""
-    from coterie.actors.backups import take
+    from coterie.actors.stores.backups import take
 
     buffer = Path(buffer_dir) if buffer_dir else None
     unreadable = [finding for finding in check_directory(directory, buffer, progress())["findings"] if finding["kind"] == "file"]
@@ -162,7 +162,7 @@ def restore_from(
     """The command. Raises CommandError."""
     if (raft_addr is None) == (peers is None):
         raise CommandError("restore: give --raft-addr for a quorum of this node alone, or --peers for several; one of the two")
-    from coterie.actors.backups import restore, verify
+    from coterie.actors.stores.backups import restore, verify
 
     configuration = read_peers(peers) if peers is not None else _alone(id, str(raft_addr))
     with refusing():

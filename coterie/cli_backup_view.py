@@ -11,7 +11,7 @@ from coterie.cli_errors import CommandError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from coterie.actors.backups import Verified
+    from coterie.actors.stores.backups import Verified
     from coterie.proto.raft_messages import Configuration
 
 Document = dict[str, Any]
@@ -19,7 +19,7 @@ Document = dict[str, Any]
 
 def check_backup(file: Path) -> Document:
     """What stands in the file, and what is wrong with it. Raises CommandError when it cannot be read."""
-    from coterie.actors.backups import verify
+    from coterie.actors.stores.backups import verify
     from coterie.proto.errors import WireError
 
     try:

@@ -20,14 +20,14 @@ from coterie.cli_errors import REFUSED, CommandError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from coterie.actors.recovering import Plan
+    from coterie.actors.stores.recovering import Plan
 
 Document = dict[str, Any]
 
 
 def recover_from(data_dir: str, output: str | None, peers: str, dry_run: bool, copy_to: str | None, repl_buffer_dir: str | None) -> None:
     """The command. Raises CommandError."""
-    from coterie.actors.recovering import plan, recover
+    from coterie.actors.stores.recovering import plan, recover
 
     directory, buffer = Path(data_dir), Path(repl_buffer_dir) if repl_buffer_dir else None
     configuration = read_peers(peers)

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from coterie.actors.data_dir import DataDir
-from coterie.actors.lmdb_env import Identity
+from coterie.actors.disk.data_dir import DataDir
+from coterie.actors.disk.lmdb_env import Identity
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.log import HardState
 from coterie.actors.replication.buffer import BufferWrite, Remembered, StoredBatch

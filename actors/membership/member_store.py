@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import attrs
 
-from coterie.actors.data_dir import write_durably
+from coterie.actors.disk.data_dir import write_durably
 
 FORMAT: Final = 1
 HIGHEST: Final = 0xFFFFFFFF

@@ -21,9 +21,9 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from coterie.actors.disk.lmdb_env import DEFAULT_MAP_BYTES, META, Identity, Layout, LmdbEnvironment, Usage, seal, unseal
+from coterie.actors.disk.lmdb_view import look
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_env import DEFAULT_MAP_BYTES, META, Identity, Layout, LmdbEnvironment, Usage, seal, unseal
-from coterie.actors.lmdb_view import look
 from coterie.actors.raft.log import Doubt, HardState, SnapshotMark
 from coterie.actors.raft.log_format import (
     KEY_DOUBT,
@@ -49,7 +49,7 @@ from coterie.proto.raft_codec import decode_configuration, encode_configuration
 from coterie.proto.raft_messages import CONFIGURATION, Configuration, Entry
 
 if TYPE_CHECKING:
-    from coterie.actors.lmdb_env import Database, Transaction
+    from coterie.actors.disk.lmdb_env import Database, Transaction
     from coterie.actors.raft.salvage import Kept
 
 LAYOUT: Final = Layout(

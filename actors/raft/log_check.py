@@ -14,8 +14,8 @@ from typing import Final, TypeVar
 
 import attrs
 
-from coterie.actors.findings import Findings, Progress, Reporter, Tables
-from coterie.actors.lmdb_env import META, unseal
+from coterie.actors.disk.findings import Findings, Progress, Reporter, Tables
+from coterie.actors.disk.lmdb_env import META, unseal
 from coterie.actors.raft.following import KNOWN_KINDS
 from coterie.actors.raft.log import Doubt, HardState
 from coterie.actors.raft.log_format import (

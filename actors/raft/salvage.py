@@ -23,9 +23,9 @@ from typing import Final, NamedTuple
 
 import attrs
 
+from coterie.actors.disk.lmdb_env import META, Damaged, Identity, sync_directory, unseal
+from coterie.actors.disk.lmdb_view import LmdbView
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_env import META, Damaged, Identity, sync_directory, unseal
-from coterie.actors.lmdb_view import LmdbView
 from coterie.actors.raft.lmdb_log import LAYOUT, LmdbLog
 from coterie.actors.raft.log import Doubt, HardState
 from coterie.actors.raft.log_format import (

@@ -24,7 +24,7 @@ from typing import IO, Final
 
 import attrs
 
-from coterie.actors.data_dir import room_in
+from coterie.actors.disk.data_dir import room_in
 from coterie.actors.errors import CoterieError
 from coterie.actors.future import LightFuture
 from coterie.actors.raft.log import RaftLog

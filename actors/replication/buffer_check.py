@@ -13,8 +13,8 @@ from typing import Final
 
 import attrs
 
-from coterie.actors.findings import Findings, Progress, Reporter, Tables
-from coterie.actors.lmdb_env import META
+from coterie.actors.disk.findings import Findings, Progress, Reporter, Tables
+from coterie.actors.disk.lmdb_env import META
 from coterie.actors.replication.buffer import MAX_TOPIC_BYTES, StateHead, TopicState
 from coterie.actors.replication.buffer_format import (
     KEY_APPLIED,

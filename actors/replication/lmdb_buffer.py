@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 
-from coterie.actors.lmdb_env import DEFAULT_MAP_BYTES, META, Identity, Layout, LmdbEnvironment, Usage, seal
-from coterie.actors.lmdb_view import look
+from coterie.actors.disk.lmdb_env import DEFAULT_MAP_BYTES, META, Identity, Layout, LmdbEnvironment, Usage, seal
+from coterie.actors.disk.lmdb_view import look
 from coterie.actors.replication.buffer import (
     BufferState,
     BufferWrite,
@@ -75,7 +75,7 @@ from coterie.actors.replication.buffer_format import (
 )
 
 if TYPE_CHECKING:
-    from coterie.actors.lmdb_env import Transaction
+    from coterie.actors.disk.lmdb_env import Transaction
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from coterie.actors.disk.lmdb_env import Damaged
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_env import Damaged
 from coterie.actors.replication.buffer import BufferWrite, Remembered, ReplicationBuffer, TopicState
 from coterie.actors.replication.recovery import next_seq_at
 from coterie.actors.replication.snapshots import Content

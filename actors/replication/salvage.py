@@ -9,9 +9,9 @@ import contextlib
 import struct
 from pathlib import Path
 
+from coterie.actors.disk.lmdb_env import Identity, unseal
+from coterie.actors.disk.lmdb_view import LmdbView
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_env import Identity, unseal
-from coterie.actors.lmdb_view import LmdbView
 from coterie.actors.replication.buffer import BufferWrite
 from coterie.actors.replication.buffer_format import unpack_topic
 from coterie.actors.replication.lmdb_buffer import LAYOUT, LmdbBuffer

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from coterie.actors.findings import Findings, Reporter, Tables
-from coterie.actors.lmdb_env import META
+from coterie.actors.disk.findings import Findings, Reporter, Tables
+from coterie.actors.disk.lmdb_env import META
 from coterie.actors.replication.buffer import StateHead
 from coterie.actors.replication.buffer_format import KEY_STATE, order_of, unpack_block_key, unpack_document, unpack_state
 from coterie.proto.command_state import CHUNKS, ROWS, decode_block, unpack_row

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from coterie.actors.data_dir import room_in
+from coterie.actors.disk.data_dir import room_in
 from coterie.actors.errors import CoterieError, InvalidRequest
 from coterie.actors.future import LightFuture
 from coterie.actors.replication.buffer import ReplicationBuffer

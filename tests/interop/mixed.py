@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coterie.actors.data_dir import DataDir
+from coterie.actors.disk.data_dir import DataDir
 from coterie.actors.raft.lmdb_log import LmdbLog
 from tests.interop.go_node import GoNode
 from tests.product.nodes import CommandFailed, Node, ProcessCluster

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from coterie.actors.findings import Finding
-from coterie.actors.inspection import inspect
+from coterie.actors.disk.findings import Finding
+from coterie.actors.stores.inspection import inspect
 from tests.interop.go_node import GoNode
 from tests.interop.mixed import make_go_lead, roster, wait_rosters
 from tests.interop.support import PeerError

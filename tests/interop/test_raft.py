@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.actors.lmdb_env import Identity
+from coterie.actors.disk.lmdb_env import Identity
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.memory_log import MemoryLog
 from coterie.proto.raft_messages import COMMAND, CONFIGURATION, Entry

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from coterie import Cluster, Config, Indeterminate, StorageError
-from coterie.actors.assembly import Rooms
-from coterie.actors.lmdb_env import LmdbEnvironment
+from coterie.actors.disk.lmdb_env import LmdbEnvironment
+from coterie.actors.node.assembly import Rooms
 from coterie.actors.room_messages import RaftView
 from tests.product.wait import wait_for
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coterie import Cluster, ClusterStatus, Config, RosterMember
-from coterie.actors.data_dir import DataDir
+from coterie.actors.disk.data_dir import DataDir
 from coterie.actors.replication.buffer_format import KEY_ROSTER
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
 from tests.product.nodes import free_port

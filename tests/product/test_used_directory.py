@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from coterie.actors.findings import Finding
-from coterie.actors.inspection import inspect
+from coterie.actors.disk.findings import Finding
+from coterie.actors.stores.inspection import inspect
 from tests.product.wait import wait_for
 from tools.make_data_dir_used import COMMANDS, HERE, MESSAGE_ID, RECORDS, SESSION, Sum, make, open_node
 

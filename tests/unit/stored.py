@@ -8,8 +8,8 @@ from typing import Final
 
 import lmdb
 
-from coterie.actors.data_dir import DataDir
-from coterie.actors.lmdb_env import open_engine
+from coterie.actors.disk.data_dir import DataDir
+from coterie.actors.disk.lmdb_env import open_engine
 from coterie.actors.raft import lmdb_log
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.log import HardState

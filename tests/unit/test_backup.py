@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.actors.backups import Verified, restore, take, verify
-from coterie.actors.data_dir import DataDir, read_node
+from coterie.actors.disk.data_dir import DataDir, read_node
 from coterie.actors.errors import StorageError
-from coterie.actors.inspection import Inspection, inspect
 from coterie.actors.raft.forcing import STEP
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.log import HardState
 from coterie.actors.raft.recovery import check_start, finish_installation
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
+from coterie.actors.stores.backups import Verified, restore, take, verify
+from coterie.actors.stores.inspection import Inspection, inspect
 from coterie.proto import backup, frames
 from coterie.proto.errors import WireError
 from coterie.proto.raft_messages import CONFIGURATION, NONVOTER, Configuration, Entry, Server

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.actors.lmdb_env import Identity
+from coterie.actors.disk.lmdb_env import Identity
 from coterie.actors.replication.buffer import BufferWrite, Gap, Remembered, ReplicationBuffer, StoredBatch, TopicState
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
 from coterie.actors.replication.memory_buffer import MemoryBuffer

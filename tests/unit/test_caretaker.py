@@ -8,9 +8,9 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coterie.actors.caretaker import SMALL_LAG, STEADY, Caretaker, Rules, Step
+from coterie.actors.node.caretaker import SMALL_LAG, STEADY, Caretaker, Rules, Step
+from coterie.actors.node.topology import META_CLUSTER, META_RAFT, META_WANTS, NO_CLUSTER
 from coterie.actors.room_messages import Member, PeerView, RaftView
-from coterie.actors.topology import META_CLUSTER, META_RAFT, META_WANTS, NO_CLUSTER
 
 CLUSTER = "c1"
 

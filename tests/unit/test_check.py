@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 from coterie import cli, cli_check
-from coterie.actors.data_dir import DataDir
+from coterie.actors.disk.data_dir import DataDir
+from coterie.actors.disk.findings import Finding
+from coterie.actors.disk.lmdb_env import seal, unseal
 from coterie.actors.errors import StorageError
-from coterie.actors.findings import Finding
-from coterie.actors.inspection import MOST_OF_A_KIND, Inspection, inspect
-from coterie.actors.lmdb_env import seal, unseal
 from coterie.actors.raft.log import HardState, SnapshotMark
 from coterie.actors.raft.log_format import index_key, pack_entries, pack_hard_state, pack_mark, pack_snapshot, pack_start
 from coterie.actors.replication.buffer import Remembered, StoredBatch, TopicState
@@ -34,6 +33,7 @@ from coterie.actors.replication.buffer_format import (
     pack_topic,
     result_key,
 )
+from coterie.actors.stores.inspection import MOST_OF_A_KIND, Inspection, inspect
 from coterie.proto.command_state import pack_row
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import COMMAND, CONFIGURATION, Configuration, Entry, Server

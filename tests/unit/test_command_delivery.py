@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from coterie.actors.data_dir import DataDir
+from coterie.actors.disk.data_dir import DataDir
 from coterie.actors.errors import AlreadyApplied, HandlerFailed, Indeterminate, InvalidRequest
 from coterie.actors.handler import HandlerActor
 from coterie.actors.handler_messages import AwaitCommands, WrittenState

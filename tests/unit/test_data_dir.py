@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.actors.data_dir import DataDir
+from coterie.actors.disk.data_dir import DataDir
 from coterie.actors.errors import StorageError
 from coterie.actors.replication.buffer import BufferWrite
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
@@ -49,7 +49,7 @@ def test_a_second_opening_is_refused_with_the_pid_that_holds_it_until_it_is_clos
 
 HOLDER = """
 import os, signal, sys
-from coterie.actors.data_dir import DataDir
+from coterie.actors.disk.data_dir import DataDir
 directory = DataDir.open(sys.argv[1], "n1")
 if sys.argv[2] == "fork" and os.fork() == 0:
     print(os.getpid(), flush=True)

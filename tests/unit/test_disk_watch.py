@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from coterie import ClusterSupervisor, Config, CoterieError, Publish, Status, StorageError
-from coterie.actors import lmdb_env
-from coterie.actors.disk_watch import DiskWatch
-from coterie.actors.lmdb_env import META, Identity, Layout, LmdbEnvironment
+from coterie.actors.disk import lmdb_env
+from coterie.actors.disk.disk_watch import DiskWatch
+from coterie.actors.disk.lmdb_env import META, Identity, Layout, LmdbEnvironment
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.transport.logs import Log
 from tests.product.wait import wait_for
@@ -142,7 +142,7 @@ def test_a_node_whose_disk_hangs_answers_says_so_and_goes_on(tmp_path, monkeypat
 
 def test_a_node_whose_disk_hangs_for_ever_stops_and_keeps_its_directory_locked(tmp_path, monkeypatch):
     monkeypatch.setattr(lmdb_env, "CLOSE_PATIENCE", 0.2)
-    monkeypatch.setattr("coterie.actors.assembly.STOP_PATIENCE", 0.3)
+    monkeypatch.setattr("coterie.actors.node.assembly.STOP_PATIENCE", 0.3)
     monkeypatch.setattr("coterie.actors.replication.room.STOP_PATIENCE", 0.3)
     config = Config(node_id="n1", bootstrap=True, data_dir=tmp_path, raft_addr=ANY, mem_bind=ANY, mgmt_addr=ANY)
     node = ClusterSupervisor.start(config)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.actors.elections import Elections
 from coterie.actors.messages import ElectionEnd, ElectionStart, Event, LeaderChanged
+from coterie.actors.node.elections import Elections
 
 NOW = 1.0
 

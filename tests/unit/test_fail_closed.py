@@ -8,8 +8,8 @@ import pytest
 
 from coterie import ClusterSupervisor, Config, Publish, Status, StorageError, Write
 from coterie.actors.base import Crash
+from coterie.actors.disk.lmdb_env import LmdbEnvironment
 from coterie.actors.errors import Indeterminate
-from coterie.actors.lmdb_env import LmdbEnvironment
 from tests.product.wait import wait_for
 
 WAIT = 10.0

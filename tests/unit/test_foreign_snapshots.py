@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.actors import state_of_others
 from coterie.actors.errors import Unreachable
 from coterie.actors.future import LightFuture
-from coterie.actors.numbering import may_number, verdict
+from coterie.actors.node import state_of_others
+from coterie.actors.node.numbering import may_number, verdict
+from coterie.actors.node.state_of_others import StateForOthers, StateOfOthers
 from coterie.actors.raft.foreign_snapshots import MOST_DOCUMENT, ForeignSnapshots
 from coterie.actors.raft.log import SnapshotMark
 from coterie.actors.raft.log_format import unpack_mark
@@ -36,7 +37,6 @@ from coterie.actors.snapshot_messages import (
     StateReach,
     TakeSnapshot,
 )
-from coterie.actors.state_of_others import StateForOthers, StateOfOthers
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import CONFIGURATION, OTHER_FORM, Configuration, Entry, Server
 from coterie.proto.roster import RosterRow, encode_document

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from coterie.actors.data_dir import DataDir
+from coterie.actors.disk.data_dir import DataDir
+from coterie.actors.disk.lmdb_view import look
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_view import look
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.replication.buffer import Gap, TopicState
 from coterie.actors.replication.lmdb_buffer import LAYOUT, LmdbBuffer

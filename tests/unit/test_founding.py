@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from coterie.actors.founding import Founding
+from coterie.actors.node.founding import Founding
+from coterie.actors.node.topology import META_CLUSTER, META_EXPECT, META_FOUNDER, META_RAFT, NO_CLUSTER
 from coterie.actors.room_messages import Member
-from coterie.actors.topology import META_CLUSTER, META_EXPECT, META_FOUNDER, META_RAFT, NO_CLUSTER
 
 
 class Node:

@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from coterie.actors import quorum_file
 from coterie.actors.errors import StorageError
-from coterie.actors.identities import Identities, strangers
-from coterie.actors.quorum_file import QuorumFile, Remembered
+from coterie.actors.node import quorum_file
+from coterie.actors.node.identities import Identities, strangers
+from coterie.actors.node.quorum_file import QuorumFile, Remembered
+from coterie.actors.node.topology import META_CLUSTER, META_DIRECTORY, META_RAFT, NO_CLUSTER, SOME_CLUSTER
 from coterie.actors.room_messages import Member, PeerView
-from coterie.actors.topology import META_CLUSTER, META_DIRECTORY, META_RAFT, NO_CLUSTER, SOME_CLUSTER
 
 SERVERS = [PeerView(name, f"{name}:9520", "voter") for name in ("n1", "n2", "n3")]
 

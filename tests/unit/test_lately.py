@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coterie.actors.lately import LATELY, Lately
+from coterie.actors.node.lately import LATELY, Lately
 
 
 def test_what_happened_is_said_for_a_while_after_the_latest_time() -> None:

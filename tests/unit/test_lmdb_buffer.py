@@ -8,8 +8,8 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from coterie.actors.disk.lmdb_env import Identity
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_env import Identity
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.replication.buffer import BufferWrite, Remembered, StoredBatch
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer

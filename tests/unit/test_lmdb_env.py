@@ -11,8 +11,8 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from coterie.actors.disk.lmdb_env import Identity
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_env import Identity
 from coterie.actors.raft.lmdb_log import LmdbLog
 
 ME = Identity("n1", "a" * 32)
@@ -27,7 +27,7 @@ def data_format(directory: Path) -> int:
 
 def test_new_files_are_of_data_format_1_even_when_the_environment_asks_for_the_newer_engine(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from coterie.actors.lmdb_env import Identity; from coterie.actors.raft.lmdb_log import LmdbLog\n"
+        "import sys; from pathlib import Path; from coterie.actors.disk.lmdb_env import Identity; from coterie.actors.raft.lmdb_log import LmdbLog\n"
         "LmdbLog.open(Path(sys.argv[1]), Identity('n1', 'a' * 32)).close()\n"
     )
     environment = {**os.environ, "LMDB_DEFAULT_LIB_VERSION": "1"}

@@ -16,8 +16,8 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from coterie.actors.disk.lmdb_env import Identity, LmdbEnvironment
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_env import Identity, LmdbEnvironment
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.log import HardState
 from coterie.proto.raft_codec import encode_configuration
@@ -64,7 +64,7 @@ def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from coterie.actors.lmdb_env import Identity
+from coterie.actors.disk.lmdb_env import Identity
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.log import HardState
 from coterie.proto.raft_messages import Entry
@@ -140,7 +140,7 @@ def test_a_file_that_was_cut_is_an_error_and_never_a_dead_process(tmp_path: Path
     stored(tmp_path / "raft", 2000)
     whole = (tmp_path / "raft" / "data.mdb").read_bytes()
     program = (
-        "import sys; from pathlib import Path; from coterie.actors.errors import StorageError; from coterie.actors.lmdb_env import Identity\n"
+        "import sys; from pathlib import Path; from coterie.actors.errors import StorageError; from coterie.actors.disk.lmdb_env import Identity\n"
         "from coterie.actors.raft.lmdb_log import LmdbLog\n"
         "for path in sys.argv[1:]:\n"
         "    try:\n"

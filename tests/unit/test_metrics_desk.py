@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from coterie.actors.metrics_desk import MetricsDesk
+from coterie.actors.node.metrics_desk import MetricsDesk
+from coterie.actors.node.topology import Picture
 from coterie.actors.observability.metrics import Metrics
 from coterie.actors.room_messages import Member, MembershipView, PeerView, RaftView
-from coterie.actors.topology import Picture
 
 ALL = MembershipView(tuple(Member(name, f"{name}:7946", {}, "alive") for name in ("n1", "n2", "n3")))
 

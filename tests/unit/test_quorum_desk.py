@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from coterie import Config
-from coterie.actors.quorum_desk import QuorumDesk
+from coterie.actors.node.quorum_desk import QuorumDesk
+from coterie.actors.node.topology import META_WANTS, Picture
 from coterie.actors.room_messages import PeerView, RaftView
-from coterie.actors.topology import META_WANTS, Picture
 
 
 class Desk:

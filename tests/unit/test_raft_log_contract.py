@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coterie.actors.lmdb_env import Identity
+from coterie.actors.disk.lmdb_env import Identity
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.log import HardState, RaftLog, SnapshotMark
 from coterie.actors.raft.memory_log import MemoryLog

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from coterie import StorageError
-from coterie.actors import storage
-from coterie.actors.data_dir import DataDir
-from coterie.actors.lmdb_env import META, Damaged
+from coterie.actors.disk.data_dir import DataDir
+from coterie.actors.disk.lmdb_env import META, Damaged
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.log import Doubt, HardState
 from coterie.actors.raft.log_format import KEY_HARD_STATE, index_key
 from coterie.actors.raft.salvage import finish, salvage
-from coterie.actors.storage import note_damage, open_stores
+from coterie.actors.stores import storage
+from coterie.actors.stores.storage import note_damage, open_stores
 from coterie.proto.raft_codec import encode_configuration
 from coterie.proto.raft_messages import CONFIGURATION, Configuration, Entry
 from coterie.transport.logs import Log

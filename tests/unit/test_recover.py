@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coterie.actors.data_dir import DataDir
+from coterie.actors.disk.data_dir import DataDir
+from coterie.actors.disk.findings import Finding
+from coterie.actors.disk.lmdb_env import seal
 from coterie.actors.errors import InvalidRequest, StorageError
-from coterie.actors.findings import Finding
-from coterie.actors.inspection import Inspection, inspect
-from coterie.actors.lmdb_env import seal
 from coterie.actors.raft.forcing import STEP, forced_entry, forced_state
 from coterie.actors.raft.log import Doubt, HardState, SnapshotMark
 from coterie.actors.raft.log_format import pack_doubt, pack_mark
 from coterie.actors.raft.peers_file import check_among, parse_peers
-from coterie.actors.recovering import plan, recover
 from coterie.actors.replication.buffer_format import pack_applied, pack_document
+from coterie.actors.stores.inspection import Inspection, inspect
+from coterie.actors.stores.recovering import plan, recover
 from coterie.proto.raft_messages import COMMAND, NONVOTER, VOTER, Configuration, Entry, Server
 from tests.sim.disk import SimDisk
 from tests.unit.raft_cluster import Member, RaftCluster, server

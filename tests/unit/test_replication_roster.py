@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coterie.actors.disk.lmdb_env import Identity
 from coterie.actors.errors import Indeterminate, NotLeader, StorageError
-from coterie.actors.lmdb_env import Identity
 from coterie.actors.messages import RosterMember
 from coterie.actors.replication.buffer import BufferState, BufferWrite, ReplicationBuffer
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from coterie.actors.disk.lmdb_env import Identity
 from coterie.actors.errors import CoterieError, Overloaded, StorageError
-from coterie.actors.lmdb_env import Identity
 from coterie.actors.replication.buffer import BufferWrite, Gap, Remembered, ReplicationBuffer, StoredBatch
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
 from coterie.actors.replication.memory_buffer import MemoryBuffer

@@ -9,8 +9,8 @@ import pytest
 
 from coterie.actors.errors import CoterieError, HandlerFailed, Indeterminate, NoQuorum, NotLeader, Unreachable
 from coterie.actors.future import LightFuture
+from coterie.actors.node.routing import LAST_TRY, RETRY_PAUSE, Request, Router
 from coterie.actors.room_messages import Topology
-from coterie.actors.routing import LAST_TRY, RETRY_PAUSE, Request, Router
 
 LEADS = Topology(1, "n1", True, True, {"n1": "n1:3"}, {"n1": "n1:2"})
 FOLLOWS = Topology(1, "n2", False, True, {"n1": "n1:3", "n2": "n2:3"}, {"n2": "n2:2"})

@@ -9,8 +9,8 @@ import pytest
 
 from coterie.actors.management.requests import parse_status, status_document
 from coterie.actors.messages import ClusterStatus, TopicStatus
+from coterie.actors.node.status import combine
 from coterie.actors.room_messages import Member, MembershipView, PeerView, RaftView, ReplicationView
-from coterie.actors.status import combine
 
 MGMT = {"n1": "n1:17946", "n2": "n2:17946", "n3": "n3:17946"}
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie.actors.messages import RosterMember
+from coterie.actors.node.topology import leader_by_gossip, own_meta, topology
 from coterie.actors.room_messages import Member, MembershipView, PeerView, RaftView
-from coterie.actors.topology import leader_by_gossip, own_meta, topology
 
 
 def member(name: str, state: str = "alive", **meta: str) -> Member:

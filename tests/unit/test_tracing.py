@@ -21,7 +21,7 @@ from coterie import AsyncCluster, Cluster, Config, HandlerActor, HandlerFailed, 
 from coterie.actors import tracing
 from coterie.actors.handler_messages import Deliver
 from coterie.actors.management.spans import keep_trace
-from coterie.actors.reference import ClusterRef
+from coterie.actors.node.reference import ClusterRef
 from coterie.actors.replication import spans
 from coterie.actors.replication.packing import Chunk
 from coterie.actors.replication.proposals import Ticket

@@ -20,8 +20,8 @@ from coterie.actors.membership.effects import (
 )
 from coterie.actors.membership.rumours import HIGHEST
 from coterie.actors.membership.settings import Settings
+from coterie.actors.node.status import combine
 from coterie.actors.room_messages import MembershipView, RaftView, ReplicationView
-from coterie.actors.status import combine
 from coterie.proto.errors import WireError
 from coterie.proto.gossip_codec import decode_packet, encode_compressed, encode_message
 from coterie.proto.gossip_messages import ALIVE, DEAD, LEFT, SUSPECT, VSN, Alive, Dead, IndirectPing, NodeState, Ping, Suspect

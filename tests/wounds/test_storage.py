@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from coterie import Cluster, Config, HandlerActor, StorageError
-from coterie.actors.lmdb_env import Identity
+from coterie.actors.disk.lmdb_env import Identity
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.replication.buffer import BufferWrite, Remembered, StoredBatch
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
@@ -144,7 +144,7 @@ def test_the_file_of_the_buffer_does_not_grow_while_what_is_trimmed_makes_room(t
 
 def test_how_much_room_the_files_take_is_shown(tmp_path, monkeypatch):
     """The same threads: what grows must be seen to grow."""
-    monkeypatch.setattr("coterie.actors.metrics_desk.REFRESH", 0.1)
+    monkeypatch.setattr("coterie.actors.node.metrics_desk.REFRESH", 0.1)
     with Cluster(config(tmp_path, "n1", bootstrap=True)) as cluster:
         cluster.publish("t", b"x")
         address = cluster.ref.addresses()["http"]

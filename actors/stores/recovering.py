@@ -19,16 +19,16 @@ from typing import Final
 
 import attrs
 
-from coterie.actors.backups import check_agreement, opened
-from coterie.actors.data_dir import RESERVE, DataDir, looked_at, read_node
+from coterie.actors.disk.data_dir import RESERVE, DataDir, looked_at, read_node
+from coterie.actors.disk.lmdb_env import Identity
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_env import Identity
 from coterie.actors.raft.forcing import forced_entry, forced_state
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.raft.log import Doubt, HardState
 from coterie.actors.raft.peers_file import check_among
 from coterie.actors.raft.recovery import check_start, finish_installation, unfinished_installation
 from coterie.actors.replication.lmdb_buffer import LmdbBuffer
+from coterie.actors.stores.backups import check_agreement, opened
 from coterie.proto.raft_messages import Configuration
 
 CHUNK: Final = 1 << 20

@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from coterie.actors.assembly import Rooms
 from coterie.actors.base import Ref
 from coterie.actors.errors import StorageError
 from coterie.actors.future import LightFuture
+from coterie.actors.node.assembly import Rooms
+from coterie.actors.node.status import living_voters
+from coterie.actors.node.topology import Picture
 from coterie.actors.observability.metrics import SAMPLE_EVERY
 from coterie.actors.room_messages import GetMembership, GetRaftView, GetReplicationView, MembershipView, RaftView, Topology
-from coterie.actors.status import living_voters
-from coterie.actors.topology import Picture
 from coterie.transport import logs
 
 REFRESH: Final = 5.0  # seconds between looks at what the rooms show

@@ -30,8 +30,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from coterie.actors.disk.lmdb_env import Identity, sync_directory
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_env import Identity, sync_directory
 
 FORMAT: Final = 1
 LOCK_FILE: Final = "LOCK"

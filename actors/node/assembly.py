@@ -19,12 +19,12 @@ from coterie import __version__
 from coterie.actors.base import LATER, Crash, Ref
 from coterie.actors.config import Config
 from coterie.actors.config_security import gossip_security, open_tls
-from coterie.actors.data_dir import DataDir
+from coterie.actors.disk.data_dir import DataDir
+from coterie.actors.disk.lmdb_env import Damaged
 from coterie.actors.errors import BindFailed, InvalidRequest, StorageError
 from coterie.actors.event_bus import Callbacks, EventBus
 from coterie.actors.future import LightFuture
 from coterie.actors.handler import HandlerActor, ObjectHandler
-from coterie.actors.lmdb_env import Damaged
 from coterie.actors.management.client import NodeClient
 from coterie.actors.management.foreign_client import ForeignClient
 from coterie.actors.management.health import HealthBoard
@@ -33,6 +33,10 @@ from coterie.actors.management.service import ClusterService
 from coterie.actors.membership.actor import MembershipActor
 from coterie.actors.membership.sources import source
 from coterie.actors.messages import Condition, DeadLetters, Here, Requeue, Subscribe, TransferLeadership
+from coterie.actors.node.state_fetch import StateFetch
+from coterie.actors.node.state_of_others import StateForOthers, StateOfOthers
+from coterie.actors.node.topology import META_CLUSTER, META_LEADS, META_RAFT, NO_CLUSTER, SOME_CLUSTER, members_by_host, own_meta
+from coterie.actors.node.wires import Wires
 from coterie.actors.observability.metrics import Metrics
 from coterie.actors.raft.actor import RaftActor
 from coterie.actors.raft.lmdb_log import LmdbLog
@@ -47,11 +51,7 @@ from coterie.actors.replication.lmdb_buffer import LmdbBuffer
 from coterie.actors.replication.memory_buffer import MemoryBuffer
 from coterie.actors.replication.room import Replication
 from coterie.actors.room_messages import Emit, GetMembership, GetRaftView, LeaveGossip, MembershipEvent, MembershipView, RaftView, Topology
-from coterie.actors.state_fetch import StateFetch
-from coterie.actors.state_of_others import StateForOthers, StateOfOthers
-from coterie.actors.storage import note_damage, open_stores
-from coterie.actors.topology import META_CLUSTER, META_LEADS, META_RAFT, NO_CLUSTER, SOME_CLUSTER, members_by_host, own_meta
-from coterie.actors.wires import Wires
+from coterie.actors.stores.storage import note_damage, open_stores
 from coterie.proto.raft_messages import Entry
 from coterie.transport.addresses import parse_address
 from coterie.transport.errors import AddressError, BindError

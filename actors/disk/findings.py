@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import attrs
 
-from coterie.actors.lmdb_env import unseal
+from coterie.actors.disk.lmdb_env import unseal
 from coterie.proto.errors import WireError
 
 T = TypeVar("T")

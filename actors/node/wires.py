@@ -15,13 +15,13 @@ from coterie.actors.future import LightFuture
 from coterie.actors.management.client import AckStream, NodeClient
 from coterie.actors.management.node_api import Batch, NodePorts, State, refused
 from coterie.actors.management.replication_api import RecordSource, ReplicationPorts
+from coterie.actors.node.state_of_others import StateForOthers
 from coterie.actors.replication.buffer import StoredBatch
 from coterie.actors.replication.following import FollowSource
 from coterie.actors.replication.messages import AcksArrived, ForwardedBatch, SessionClosed
 from coterie.actors.replication.room import Replication
 from coterie.actors.replication.subscriptions import Subscriptions
 from coterie.actors.room_messages import Topology
-from coterie.actors.state_of_others import StateForOthers
 
 SHARE_PAUSE: Final = 0.5  # seconds
 TELL_TIMEOUT: Final = 2.0  # seconds

@@ -18,15 +18,15 @@ from typing import Any, Final
 import attrs
 
 from coterie import __version__
-from coterie.actors.assembly import Rooms
 from coterie.actors.backup_messages import TakenBackup
-from coterie.actors.backups import now
 from coterie.actors.errors import InvalidRequest, StorageError
 from coterie.actors.future import LightFuture, gather
+from coterie.actors.node.assembly import Rooms
+from coterie.actors.node.topology import META_HTTP, META_MGMT, Picture
 from coterie.actors.raft_report import GetRaftReport, RaftReport
 from coterie.actors.room_messages import GetReplicationView, ReplicationView
 from coterie.actors.snapshot_messages import MakeDurable, Snapshot, TakeSnapshot
-from coterie.actors.topology import META_HTTP, META_MGMT, Picture
+from coterie.actors.stores.backups import now
 from coterie.proto.backup import Header
 from coterie.proto.raft_messages import NONVOTER, STAGING, VOTER, Configuration, Server
 

@@ -19,16 +19,16 @@ from typing import Any
 
 import pykka
 
-from coterie.actors.assembly import Rooms
 from coterie.actors.base import Ref
 from coterie.actors.errors import CoterieError, HandlerFailed, InvalidRequest, NoQuorum, NotLeader
 from coterie.actors.future import LightFuture
 from coterie.actors.handler_messages import HandleRead, HandleWrite
 from coterie.actors.messages import Join, Joined, Leave, Left, Read, TransferLeadership, Write
+from coterie.actors.node.assembly import Rooms
+from coterie.actors.node.routing import Request, Router
+from coterie.actors.node.topology import Picture
 from coterie.actors.replication.requests import check_timeout
 from coterie.actors.room_messages import ChangeQuorum, ReadIndex
-from coterie.actors.routing import Request, Router
-from coterie.actors.topology import Picture
 from coterie.actors.traced import current_context
 
 

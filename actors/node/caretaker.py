@@ -22,8 +22,8 @@ from typing import Final, Literal
 
 import attrs
 
+from coterie.actors.node.topology import LIVE, META_CLUSTER, META_RAFT, META_WANTS, NO_CLUSTER
 from coterie.actors.room_messages import Member, PeerView, RaftView
-from coterie.actors.topology import LIVE, META_CLUSTER, META_RAFT, META_WANTS, NO_CLUSTER
 
 SMALL_LAG: Final = 64  # entries
 STEADY: Final = 2.0  # seconds

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Final
 
-from coterie.actors.data_dir import room_in
+from coterie.actors.disk.data_dir import room_in
 from coterie.actors.errors import CoterieError
 from coterie.actors.future import LightFuture
 from coterie.actors.management.client import NodeClient
-from coterie.actors.numbering import may_number, verdict
+from coterie.actors.node.numbering import may_number, verdict
 from coterie.actors.raft.log import RaftLog
 from coterie.actors.replication.buffer import ReplicationBuffer
 from coterie.actors.room_messages import Topology

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from coterie.actors.node.topology import LIVE, META_CLUSTER, META_DIRECTORY, META_RAFT, NO_CLUSTER, SOME_CLUSTER
 from coterie.actors.room_messages import Member, PeerView
-from coterie.actors.topology import LIVE, META_CLUSTER, META_DIRECTORY, META_RAFT, NO_CLUSTER, SOME_CLUSTER
 from coterie.transport.addresses import parse_address
 from coterie.transport.errors import AddressError
 

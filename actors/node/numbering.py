@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from coterie.actors.node.topology import META_GRPC, is_foreign
 from coterie.actors.snapshot_messages import NobodyNumbers, NoState, StateReach
-from coterie.actors.topology import META_GRPC, is_foreign
 from coterie.proto.roster import RosterRow
 
 

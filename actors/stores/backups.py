@@ -23,9 +23,9 @@ from typing import IO, Final
 import attrs
 
 from coterie import __version__
-from coterie.actors.data_dir import looked_at, making, read_node
+from coterie.actors.disk.data_dir import looked_at, making, read_node
+from coterie.actors.disk.lmdb_env import Identity
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_env import Identity
 from coterie.actors.raft.following import KNOWN_KINDS
 from coterie.actors.raft.forcing import forced_entry, forced_state
 from coterie.actors.raft.lmdb_log import LmdbLog

@@ -16,9 +16,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from coterie.actors.data_dir import DataDir, write_durably
+from coterie.actors.disk.data_dir import DataDir, write_durably
+from coterie.actors.disk.lmdb_env import Damaged, sync_directory
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_env import Damaged, sync_directory
 from coterie.actors.raft import salvage as log_salvage
 from coterie.actors.raft.lmdb_log import LmdbLog
 from coterie.actors.replication import salvage as buffer_salvage

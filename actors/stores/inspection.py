@@ -19,17 +19,17 @@ from typing import Any, Final
 
 import attrs
 
-from coterie.actors.data_dir import LOCK_FILE, NODE_FILE, looked_at, read_node
+from coterie.actors.disk.data_dir import LOCK_FILE, NODE_FILE, looked_at, read_node
+from coterie.actors.disk.findings import Checking, Finding, Progress, Reporter
+from coterie.actors.disk.lmdb_env import META, Identity, Layout, unseal
+from coterie.actors.disk.lmdb_view import DATA_FILE, LmdbView
 from coterie.actors.errors import StorageError
-from coterie.actors.findings import Checking, Finding, Progress, Reporter
-from coterie.actors.lmdb_env import META, Identity, Layout, unseal
-from coterie.actors.lmdb_view import DATA_FILE, LmdbView
 from coterie.actors.raft import lmdb_log
 from coterie.actors.raft.log_check import LogSummary, check_log
 from coterie.actors.raft.log_format import unpack_mark
 from coterie.actors.replication import lmdb_buffer
 from coterie.actors.replication.buffer_check import BufferSummary, check_buffer
-from coterie.actors.storage import NOTE
+from coterie.actors.stores.storage import NOTE
 
 WHERE: Final = "data directory"
 MOST_OF_A_KIND: Final = 20

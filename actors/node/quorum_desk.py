@@ -16,14 +16,13 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
-from coterie.actors.assembly import Rooms
-from coterie.actors.caretaker import Caretaker, Rules, Step
 from coterie.actors.errors import AlreadyMember, StorageError
-from coterie.actors.founding import Decision, Founding
-from coterie.actors.identities import Identities, strangers
-from coterie.actors.quorum_file import QuorumFile
-from coterie.actors.room_messages import Bootstrap, ChangeQuorum, GetRaftView, PeersElsewhere, RaftView
-from coterie.actors.topology import (
+from coterie.actors.node.assembly import Rooms
+from coterie.actors.node.caretaker import Caretaker, Rules, Step
+from coterie.actors.node.founding import Decision, Founding
+from coterie.actors.node.identities import Identities, strangers
+from coterie.actors.node.quorum_file import QuorumFile
+from coterie.actors.node.topology import (
     LIVE,
     META_CLUSTER,
     META_DIRECTORY,
@@ -34,6 +33,7 @@ from coterie.actors.topology import (
     SOME_CLUSTER,
     Picture,
 )
+from coterie.actors.room_messages import Bootstrap, ChangeQuorum, GetRaftView, PeersElsewhere, RaftView
 
 __all__ = ["QuorumDesk"]
 

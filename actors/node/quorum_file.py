@@ -18,7 +18,7 @@ from pathlib import Path
 
 import attrs
 
-from coterie.actors.data_dir import write_durably
+from coterie.actors.disk.data_dir import write_durably
 from coterie.actors.errors import StorageError
 from coterie.transport.background import Background
 

@@ -24,8 +24,8 @@ from collections.abc import Iterable
 
 import attrs
 
+from coterie.actors.node.topology import LIVE, META_CLUSTER, META_EXPECT, META_FOUNDER, META_MGMT, META_RAFT, NO_CLUSTER
 from coterie.actors.room_messages import Member
-from coterie.actors.topology import LIVE, META_CLUSTER, META_EXPECT, META_FOUNDER, META_MGMT, META_RAFT, NO_CLUSTER
 
 
 @attrs.define(frozen=True)

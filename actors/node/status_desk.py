@@ -16,15 +16,15 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from coterie.actors.assembly import Rooms
 from coterie.actors.event_bus import MISSED
 from coterie.actors.future import LightFuture, gather
-from coterie.actors.lately import Lately
 from coterie.actors.messages import ClusterStatus, Status
+from coterie.actors.node.assembly import Rooms
+from coterie.actors.node.lately import Lately
+from coterie.actors.node.status import combine
+from coterie.actors.node.topology import Picture
 from coterie.actors.replication.requests import check_timeout
 from coterie.actors.room_messages import GetMembership, GetRaftView, GetReplicationView, RaftView, ReplicationView
-from coterie.actors.status import combine
-from coterie.actors.topology import Picture
 from coterie.actors.tracing import TRACING
 from coterie.transport import logs
 

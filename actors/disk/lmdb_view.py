@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 import lmdb
 
+from coterie.actors.disk.lmdb_env import META, Identity, Layout, LmdbEnvironment, open_engine
 from coterie.actors.errors import StorageError
-from coterie.actors.lmdb_env import META, Identity, Layout, LmdbEnvironment, open_engine
 
 if TYPE_CHECKING:
-    from coterie.actors.lmdb_env import Database
+    from coterie.actors.disk.lmdb_env import Database
 
 DATA_FILE = "data.mdb"
 

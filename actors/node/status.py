@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coterie.actors.messages import ClusterStatus, MemberStatus
+from coterie.actors.node.topology import is_foreign
 from coterie.actors.room_messages import Member, MembershipView, PeerView, RaftView, ReplicationView
-from coterie.actors.topology import is_foreign
 
 # What rooms count of their ordinary work: in the metrics, but nothing of it was refused or lost.
 ORDINARY = frozenset(

@@ -1,0 +1,1 @@
+"""What any room needs to keep something on disk: the data directory and its LMDB environments."""
