@@ -11,6 +11,7 @@ client tells its decoder what it asked (`expect`), before it sends.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -32,7 +33,7 @@ class SnapshotData(NamedTuple):
     last: bool
 
 
-class _Decoder(Generic[Item]):
+class _Decoder(ABC, Generic[Item]):
     def __init__(self, max_message: int, what: str) -> None:
         self._frames = Frames(max_message, what)
         self._fault: WireError | None = None
@@ -52,9 +53,9 @@ class _Decoder(Generic[Item]):
             raise
         return found
 
+    @abstractmethod
     def _next(self) -> Item | None:
         """The next message that is whole."""
-        raise NotImplementedError
 
 
 class RequestDecoder(_Decoder[Request | SnapshotData]):
