@@ -37,6 +37,9 @@ from coterie.actors.messages import (
     Write,
 )
 from coterie.actors.supervisor import ClusterRef, ClusterSupervisor
+from coterie.transport.logs import Log
+
+LOG = Log("coterie.aio")
 
 
 async def resolved(future: LightFuture) -> Any:
@@ -70,9 +73,11 @@ def _resolve(future: LightFuture, work: Callable[[], object]) -> None:
 
 
 def _stop_once_started(starting: LightFuture) -> None:
-    """Nobody else holds the reference. One that did not start has closed what it had opened."""
-    with contextlib.suppress(Exception):
+    """Nobody else holds the reference, or hears of an error. A node that did not start has closed what it had opened."""
+    try:
         starting.get().stop()
+    except Exception:
+        LOG.warning("the start of an AsyncCluster was cancelled, and its node then failed to start or to stop", exc_info=True)
 
 
 class AsyncEvents(AsyncIterator[Event]):

@@ -32,6 +32,7 @@ from coterie import (
     Published,
     RegisterHandler,
     Status,
+    StorageError,
     Subscribe,
     Write,
     aio,
@@ -402,6 +403,32 @@ def test_a_start_that_is_cancelled_leaves_no_node_behind(monkeypatch: pytest.Mon
     asyncio.run(main())
     go_on.set()
     wait_for(lambda: bool(nodes) and not nodes[0].is_alive(), WAIT, "the node that nobody has is stopped")
+
+
+def test_a_start_that_is_cancelled_and_then_fails_is_said_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    class Failing:
+        @staticmethod
+        def start(_: Config) -> Any:
+            began.set()
+            assert go_on.wait(WAIT)
+            raise StorageError("the disk is gone")
+
+    monkeypatch.setattr(aio, "ClusterSupervisor", Failing)
+
+    async def main() -> None:
+        starting = asyncio.create_task(AsyncCluster(config()).start())
+        assert await asyncio.to_thread(began.wait, WAIT)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+
+    asyncio.run(main())
+    go_on.set()
+    wait_for(lambda: any("failed to start" in record.getMessage() for record in caplog.records), WAIT, "the failure is in the log")
 
 
 def test_what_is_started_is_not_started_twice() -> None:
